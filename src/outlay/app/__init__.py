@@ -1,0 +1,1 @@
+"""Assembly: config, CLI, console. The only room that reads the environment."""

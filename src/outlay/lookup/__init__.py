@@ -1,0 +1,1 @@
+"""What does it cost: the dated price book, `bound()` (worst case) and `cost()` (exact)."""
