@@ -28,7 +28,9 @@ class ConfigError(OutlayError):
     code = "config_invalid"
     http_status = 422
 
-    def __init__(self, message: str, *, file: str | None = None, line: int | None = None, key: str | None = None):
+    def __init__(
+        self, message: str, *, file: str | None = None, line: int | None = None, key: str | None = None
+    ):
         place = "" if file is None else file + ("" if line is None else f":{line}") + ": "
         super().__init__(f"{place}{key + ': ' if key else ''}{message}")
         self.file, self.line, self.key, self.problem = file, line, key, message

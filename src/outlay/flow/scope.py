@@ -1,0 +1,98 @@
+"""Who spends: the dimensions a nano-dollar is attributed to, and what selects them.
+
+An `Identity` is made once per distinct combination (key, headers, target) and interned; every charge names
+exactly one, so each nano-dollar lands in exactly one value of each dimension. Absent is `unattributed`.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+DIMENSIONS = (
+    "org",
+    "team",
+    "project",
+    "user",
+    "key",
+    "agent",
+    "workload",
+    "deployment",
+    "environment",
+    "customer",
+    "run",
+    "model",
+    "provider",
+)
+"""Every dimension but tags, in storage order. `model` is the requested name, `provider` the one that bills."""
+
+OWN_DIMENSIONS = frozenset({"key", "user", "agent", "run", "customer"})
+"""A budget whose scope names one of these is the caller's own; others are above it and hide their amounts."""
+
+UNATTRIBUTED = "unattributed"
+ANY = "*"
+"""In a budget's scope: one account for each distinct value."""
+TAG_PREFIX = "tag."
+MAX_VALUE_LENGTH = 128
+"""Longest dimension value: identities are interned, so each is kept."""
+MAX_TAGS = 16
+
+
+class Identity(msgspec.Struct, frozen=True, gc=False):
+    """One value per dimension; "" is unattributed. `tags` is sorted (name, value) pairs."""
+
+    org: str = ""
+    team: str = ""
+    project: str = ""
+    user: str = ""
+    key: str = ""
+    agent: str = ""
+    workload: str = ""
+    deployment: str = ""
+    environment: str = ""
+    customer: str = ""
+    run: str = ""
+    model: str = ""
+    provider: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+
+    def value(self, dimension: str) -> str:
+        """The value of a dimension or of `tag.NAME`; "" if unattributed."""
+        if dimension.startswith(TAG_PREFIX):
+            name = dimension[len(TAG_PREFIX) :]
+            return next((value for key, value in self.tags if key == name), "")
+        value: str = getattr(self, dimension)
+        return value
+
+
+def is_dimension(name: str) -> bool:
+    """Whether `name` may stand in a scope: a dimension or `tag.NAME`."""
+    return name in DIMENSIONS or (name.startswith(TAG_PREFIX) and len(name) > len(TAG_PREFIX))
+
+
+def match_scope(scope: Mapping[str, str], identity: Identity) -> tuple[tuple[str, str], ...] | None:
+    """The account's scope values if `scope` selects `identity`, sorted by dimension; None if it does not.
+
+    An exact value must be equal (`unattributed` selects the absent), `*` takes each value that is present, and a
+    value ending in `*` is a prefix; a prefix keeps its pattern as the account's value, so it is one account.
+    """
+    found = []
+    for dimension, wanted in scope.items():
+        value = identity.value(dimension)
+        if wanted == ANY:
+            if not value:
+                return None
+            found.append((dimension, value))
+        elif (
+            wanted == value
+            or (wanted == UNATTRIBUTED and not value)
+            or (wanted.endswith(ANY) and value.startswith(wanted[:-1]) and value)
+        ):
+            found.append((dimension, wanted))
+        else:
+            return None
+    return tuple(sorted(found))
+
+
+def scope_text(values: tuple[tuple[str, str], ...]) -> str:
+    """`team=search,user=ada` as shown to people and stored; `all` for the empty scope."""
+    return ",".join(f"{name}={value}" for name, value in values) or "all"
