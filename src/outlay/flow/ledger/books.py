@@ -1,0 +1,466 @@
+"""The books: place holds, end them exactly once, and make every posting durable with the tick's others.
+
+Decisions are made in memory and in one synchronous stretch; the rows of one event-loop tick are one batch. A call
+may leave only after its hold's `on_durable(None)`. Settlements ride with the next batch, at most
+`SETTLE_DELAY_S` later: until then the store still shows the hold, which is never less than what was spent.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from outlay.flow.accounts import Account
+from outlay.flow.authorize import fits
+from outlay.flow.budgets import BudgetSpec
+from outlay.flow.ledger.directory import Chain, Directory, changed_buckets, decode_identity
+from outlay.flow.ledger.port import Batch, ChargeRow, HoldRow, PostingRow, Store, StoreBusy
+from outlay.flow.scope import Identity
+from outlay.kernel.clock import Clock
+from outlay.kernel.errors import AccountingBroken, NotFound, OutlayError, StoreError
+from outlay.wire.intent import Usage
+
+SETTLE_DELAY_S = 0.002
+"""Longest wait of a settlement for a hold's commit to ride with: halves the commits under load."""
+BUSY_RETRY_S = 0.005
+BUSY_TRIES = 200
+"""One second of another process's lock; then the tick fails."""
+DOWN_RETRY_S = 0.25
+"""Pause before settlements that the store refused are tried again."""
+
+
+class Status(StrEnum):
+    """How a hold ended."""
+
+    SETTLED = "settled"
+    VOID = "void"
+    EXPIRED = "expired"
+
+
+class Basis(StrEnum):
+    """Where a charge's amount comes from."""
+
+    METERED = "metered"
+    """The provider's usage, priced."""
+    COUNTED = "counted"
+    """Upper bounds of what was sent and seen; the provider did not say."""
+    FULL = "full"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    """The held amount, because nobody here can know."""
+    CEILING = "ceiling"
+    """The provider's usage at the operator's ceiling price."""
+    VOID = "void"
+    RESOLVED = "resolved"
+    """Was unknown; a person or an invoice corrected it."""
+
+
+class Timers(Protocol):
+    """What the books need of an event loop."""
+
+    def call_soon(self, callback: Callable[[], object], /) -> object: ...
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> object: ...
+
+
+class Hold:
+    """Money set aside for one attempt, in all of its accounts."""
+
+    __slots__ = (
+        "accounts",
+        "accounts_id",
+        "attempt",
+        "id",
+        "identity_id",
+        "is_ended",
+        "nanos",
+        "on_durable",
+        "placed_at",
+        "price_id",
+        "request_id",
+        "route_id",
+        "seq",
+    )
+
+    id: bytes
+    request_id: bytes
+    attempt: int
+    identity_id: int
+    route_id: int
+    price_id: int
+    accounts: tuple[Account, ...]
+    accounts_id: int
+    nanos: int
+    placed_at: int
+    seq: int
+    is_ended: bool
+    on_durable: Callable[["Hold", StoreError | None], None]
+
+
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """How a hold ends. `cost_nanos` is booked whatever the hold was; the excess is an overrun."""
+
+    status: Status
+    basis: Basis
+    cost_nanos: int
+    usage: Usage | None = None
+    route_id: int | None = None
+    """Route with the model as served, if it differs from the hold's."""
+    price_id: int | None = None
+    """Price used, if it differs from the hold's."""
+    first_byte_at: int | None = None
+    http_status: int | None = None
+    reason: str | None = None
+
+
+class Books:
+    """See the module. One instance a process; not thread-safe."""
+
+    def __init__(self, store: Store, clock: Clock, timers: Timers) -> None:
+        self._store = store
+        self._clock = clock
+        self._timers = timers
+        self._batch = Batch()
+        self._dirty: list[Account] = []
+        self._unconfirmed: list[Hold] = []
+        self._open: dict[bytes, Hold] = {}
+        self._flush_wanted = False
+        self._later_wanted = False
+        self._in_flight = False
+        self._busy_tries = 0
+        self.on_free: Callable[[Account], None] = _ignore
+        """Called when money comes free in an account that has waiters."""
+        loaded = store.load(clock.now())
+        self.was_clean, self.host_crashed = loaded.was_clean, loaded.host_crashed
+        self._epoch = loaded.epoch
+        self._seq = max(loaded.last_seq, clock.now())
+        self.directory = Directory(store, loaded, lambda: self._batch)
+        self.is_down = False
+        self.overrun_nanos = 0
+        self.commits = 0
+        self.recovered = self._recover(loaded.open_holds)
+
+    # -- declarations ------------------------------------------------------------------------------------------
+
+    def configure(self, budgets: Sequence[BudgetSpec]) -> None:
+        """Put budgets in force. New ones start from the ledger's spend and from the holds that are open."""
+        self.flush()
+        now = self._clock.now()
+        fresh = self.directory.set_budgets(budgets, self._next_seq, now)
+        for account in self.directory.seed(fresh, now):
+            self._touch(account)
+        for hold in self._open.values() if fresh else ():
+            self._extend(hold, fresh)
+        for account in self.directory.accounts():
+            self._touch(account)
+            if account.waiting:
+                self.on_free(account)
+        self.flush()
+
+    def _extend(self, hold: Hold, fresh: Sequence[BudgetSpec]) -> None:
+        identity = decode_identity(self.directory.identities.body(hold.identity_id))
+        new = [
+            account
+            for budget in fresh
+            if (account := self.directory.account_for(budget, identity, hold.placed_at)) is not None
+            and account not in hold.accounts
+        ]
+        if not new:
+            return
+        for account in new:
+            account.hold(hold.nanos)
+            self._touch(account)
+        hold.accounts = (*hold.accounts, *new)
+        hold.accounts_id = self.directory.account_set(hold.accounts)
+        self._batch.hold_sets.append((hold.accounts_id, hold.id))
+
+    def chain(self, identity: Identity) -> Chain:
+        """The accounts of an identity; keep it, and `refresh` it when `now >= valid_until`."""
+        return self.directory.open_chain(identity, self._clock.now())
+
+    # -- holds -------------------------------------------------------------------------------------------------
+
+    def place(  # noqa: PLR0917 - the hot path: a record of these would cost more than the call
+        self,
+        chain: Chain,
+        nanos: int,
+        request_id: bytes,
+        attempt: int,
+        route_id: int,
+        price_id: int,
+        on_durable: Callable[[Hold, StoreError | None], None],
+        attempt_id: bytes | None = None,
+    ) -> Hold | None:
+        """Hold `nanos` in every account of the chain, all or nothing; None if it does not fit in one of them.
+
+        The chain must be current. `on_durable` is called once, never from within this call.
+        """
+        accounts = chain.accounts
+        if not fits(accounts, nanos):
+            return None
+        for account in accounts:
+            account.held += nanos
+            account.open_holds += 1
+            if not account.is_dirty:
+                account.is_dirty = True
+                self._dirty.append(account)
+        self._seq = seq = self._seq + 1
+        hold = Hold()
+        hold.id = attempt_id or request_id
+        hold.request_id = request_id
+        hold.attempt = attempt
+        hold.identity_id = chain.identity_id
+        hold.route_id = route_id
+        hold.price_id = price_id
+        hold.accounts = accounts
+        hold.accounts_id = chain.accounts_id
+        hold.nanos = nanos
+        hold.placed_at = now = self._clock.now()
+        hold.seq = seq
+        hold.is_ended = False
+        hold.on_durable = on_durable
+        self._open[hold.id] = hold
+        self._batch.holds.append(
+            HoldRow(
+                hold.id,
+                request_id,
+                attempt,
+                chain.identity_id,
+                route_id,
+                price_id,
+                chain.accounts_id,
+                nanos,
+                now,
+                seq,
+                self._epoch,
+            )
+        )
+        self._unconfirmed.append(hold)
+        if not self._flush_wanted:
+            self._flush_wanted = True
+            self._timers.call_soon(self.flush)
+        return hold
+
+    def end(self, hold: Hold, ending: Ending) -> None:
+        """End a durable hold. A second end is an accounting error and stops the process."""
+        if hold.is_ended:
+            raise AccountingBroken("a hold was ended twice")
+        hold.is_ended = True
+        del self._open[hold.id]
+        now = self._clock.now()
+        cost = ending.cost_nanos
+        for account in hold.accounts:
+            account.held -= hold.nanos
+            account.open_holds -= 1
+            if cost:
+                account.post(cost, now)
+            if not account.is_dirty:
+                account.is_dirty = True
+                self._dirty.append(account)
+        if cost > hold.nanos:
+            self.overrun_nanos += cost - hold.nanos
+        self._seq += 1
+        batch = self._batch
+        batch.ended.append((hold.id,))
+        batch.charges.append(_charge_row(hold, ending, now, self._seq))
+        for account in hold.accounts:
+            if account.waiting:
+                self.on_free(account)
+        if not (self._later_wanted or self._flush_wanted):
+            self._later_wanted = True
+            self._timers.call_later(SETTLE_DELAY_S, self.flush)
+
+    def resolve(self, charge_id: bytes, cost_nanos: int, actor: str, note: str) -> int:
+        """Correct a charge whose outcome was unknown; returns the adjustment posted.
+
+        Raises NotFound, or OutlayError if the charge's outcome is known.
+        """
+        self.flush()
+        charge = self._store.charge(charge_id)
+        if charge is None:
+            raise NotFound("no charge has that id")
+        if charge.basis not in (Basis.OUTCOME_UNKNOWN, Basis.COUNTED, Basis.FULL, Basis.RESOLVED):
+            raise OutlayError(
+                f"the charge is {charge.basis}: its outcome is known and is not corrected by hand"
+            )
+        delta = cost_nanos - charge.cost_nanos
+        now = self._clock.now()
+        accounts = self.directory.accounts_of_set(charge.accounts_id)
+        for account in accounts:
+            account.adjust(delta, charge.settled_at, now)
+            self._touch(account)
+        self._batch.postings.append(
+            PostingRow(self._next_seq(), charge_id, "adjustment", delta, now, actor, note)
+        )
+        self._batch.adjusted.append((delta, Basis.RESOLVED.value, charge_id))
+        self.flush()
+        if delta < 0:
+            for account in accounts:
+                if account.waiting:
+                    self.on_free(account)
+        return delta
+
+    @property
+    def open_holds(self) -> int:
+        """Holds not yet ended."""
+        return len(self._open)
+
+    def hold_of(self, attempt_id: bytes) -> Hold | None:
+        """An open hold by id."""
+        return self._open.get(attempt_id)
+
+    # -- durability --------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Hand the tick's batch to the store now."""
+        self._flush_wanted = self._later_wanted = False
+        if self._in_flight:
+            return
+        batch = self._batch
+        for account in self._dirty:
+            account.is_dirty = False
+            batch.balances.append((account.spent, account.held, account.limit, account.id))
+            if account.buckets is not None:
+                batch.buckets.extend(changed_buckets(account))
+        self._dirty = []
+        if batch.is_empty():
+            return
+        self._batch = Batch()
+        holds, self._unconfirmed = self._unconfirmed, []
+        self._in_flight = True
+        self._store.submit(batch, lambda error: self._written(batch, holds, error))
+
+    def _written(self, batch: Batch, holds: list[Hold], error: StoreError | None) -> None:
+        self._in_flight = False
+        if error is None:
+            self.is_down = False
+            self._busy_tries = 0
+            self.commits += 1
+            if batch.interned:
+                self.directory.written(batch)
+            for hold in holds:
+                hold.on_durable(hold, None)
+        else:
+            self._not_written(batch, holds, error)
+        if not (self._batch.is_empty() and not self._dirty) and not (
+            self._flush_wanted or self._later_wanted
+        ):
+            self._later_wanted = True
+            delay = SETTLE_DELAY_S if error is None else BUSY_RETRY_S if self._busy_tries else DOWN_RETRY_S
+            self._timers.call_later(delay, self.flush)
+
+    def _not_written(self, batch: Batch, holds: list[Hold], error: StoreError) -> None:
+        """Nothing of the batch is stored: what happened stays to be written, holds fail (or wait, if only busy)."""
+        later = self._batch
+        is_busy = isinstance(error, StoreBusy) and self._busy_tries < BUSY_TRIES
+        batch.balances.clear()
+        batch.buckets.clear()
+        for name in (
+            "interned",
+            "limits",
+            "accounts",
+            "hold_sets",
+            "ended",
+            "charges",
+            "postings",
+            "adjusted",
+        ):
+            setattr(later, name, getattr(batch, name) + getattr(later, name))
+        for account in self.directory.accounts():
+            self._touch(account)
+        if is_busy:
+            self._busy_tries += 1
+            later.holds = batch.holds + later.holds
+            self._unconfirmed = holds + self._unconfirmed
+            return
+        self._busy_tries = 0
+        self.is_down = True
+        for hold in holds:
+            hold.is_ended = True
+            del self._open[hold.id]
+            for account in hold.accounts:
+                account.release(hold.nanos)
+            # if the store wrote in spite of its error, this takes the row out again
+            later.ended.append((hold.id,))
+            hold.on_durable(hold, error)
+
+    def _recover(self, rows: Sequence[HoldRow]) -> int:
+        """Expire the holds of dead epochs: their outcome is unknown, so the held amount is booked."""
+        now = self._clock.now()
+        for row in rows:
+            accounts = self.directory.accounts_of_set(row.accounts_id)
+            for account in accounts:
+                account.held -= row.nanos
+                account.post(row.nanos, now)
+                self._touch(account)
+            hold = Hold()
+            hold.id, hold.request_id, hold.attempt = row.id, row.request_id, row.attempt
+            hold.identity_id, hold.route_id, hold.price_id = row.identity_id, row.route_id, row.price_id
+            hold.accounts, hold.accounts_id, hold.nanos = accounts, row.accounts_id, row.nanos
+            hold.placed_at, hold.seq = row.placed_at, row.seq
+            ending = Ending(
+                Status.EXPIRED,
+                Basis.OUTCOME_UNKNOWN,
+                row.nanos,
+                reason="the gateway stopped before the outcome",
+            )
+            self._batch.ended.append((row.id,))
+            self._batch.charges.append(_charge_row(hold, ending, now, self._next_seq()))
+        for account in self.directory.accounts():
+            if account.held != 0:
+                raise AccountingBroken(
+                    f"account {account.id} ({account.budget.name}) holds {account.held} nanos without an open hold"
+                )
+        self.flush()
+        return len(rows)
+
+    def close(self) -> None:
+        """Write what is left and mark a clean stop."""
+        self.flush()
+        self._store.close(self._clock.now())
+
+    def _touch(self, account: Account) -> None:
+        if not account.is_dirty:
+            account.is_dirty = True
+            self._dirty.append(account)
+
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+
+def _charge_row(hold: Hold, ending: Ending, now: int, seq: int) -> ChargeRow:
+    usage = ending.usage
+    return ChargeRow(
+        hold.id,
+        hold.request_id,
+        hold.attempt,
+        hold.identity_id,
+        hold.route_id if ending.route_id is None else ending.route_id,
+        hold.price_id if ending.price_id is None else ending.price_id,
+        hold.accounts_id,
+        ending.status,
+        ending.basis,
+        hold.nanos,
+        ending.cost_nanos,
+        usage.input_tokens if usage else None,
+        usage.cache_read_input_tokens if usage else None,
+        usage.cache_creation_input_tokens if usage else None,
+        usage.cache_creation_1h_input_tokens if usage else None,
+        usage.cache_creation_12h_input_tokens if usage else None,
+        usage.output_tokens if usage else None,
+        usage.reasoning_output_tokens if usage else None,
+        usage.web_search_requests + usage.file_search_requests + usage.code_execution_requests
+        if usage
+        else None,
+        hold.placed_at,
+        ending.first_byte_at,
+        now,
+        hold.seq,
+        seq,
+        ending.http_status,
+        ending.reason,
+    )
+
+
+def _ignore(_account: Account) -> None:
+    return None

@@ -1,0 +1,243 @@
+"""What a store must do, and the rows it keeps. A store decides nothing: it writes a batch whole or not at all.
+
+`submit(batch, done)` is completion-style so that a store off the event loop (PostgreSQL) serves the same books;
+SQLite and memory call `done` before they return. Row fields are in storage order; amounts are nanos, times UTC ns.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from outlay.kernel.errors import StoreError
+
+SCHEMA_VERSION = 1
+
+
+class HoldRow(NamedTuple):
+    """An open hold. One row per attempt; it leaves the table when its charge arrives."""
+
+    id: bytes
+    request_id: bytes
+    attempt: int
+    identity_id: int
+    route_id: int
+    price_id: int
+    accounts_id: int
+    nanos: int
+    placed_at: int
+    seq: int
+    epoch: int
+
+
+class ChargeRow(NamedTuple):
+    """How a hold ended: settled, void or expired, with what the provider said."""
+
+    id: bytes
+    request_id: bytes
+    attempt: int
+    identity_id: int
+    route_id: int
+    price_id: int
+    accounts_id: int
+    status: str
+    basis: str
+    hold_nanos: int
+    cost_nanos: int
+    input_tokens: int | None
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
+    cache_write_1h_tokens: int | None
+    cache_write_12h_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    tool_requests: int | None
+    placed_at: int
+    first_byte_at: int | None
+    settled_at: int
+    hold_seq: int
+    settle_seq: int
+    http_status: int | None
+    reason: str | None
+
+
+class AccountRow(NamedTuple):
+    """Balance of one budget window. `budget` is the declaration's key (name and digest of scope and window)."""
+
+    id: int
+    budget: str
+    name: str
+    scope: str
+    window_start: int
+    window_end: int
+    limit_nanos: int | None
+    spent: int
+    held: int
+
+
+class BucketRow(NamedTuple):
+    """One bucket of a rolling account."""
+
+    account_id: int
+    start: int
+    spent: int
+
+
+class PostingRow(NamedTuple):
+    """A typed posting outside hold and settle: an adjustment by a person, later accruals."""
+
+    seq: int
+    charge_id: bytes
+    kind: str
+    nanos: int
+    at: int
+    actor: str
+    note: str
+
+
+class InternRow(NamedTuple):
+    """A value that many rows name by number: an `identity`, `route`, `price` or set of `accounts`."""
+
+    kind: str
+    id: int
+    body: str
+
+
+class LimitRow(NamedTuple):
+    """The limit of a budget from `seq` on: what an audit checks holds against."""
+
+    seq: int
+    budget: str
+    name: str
+    limit_nanos: int | None
+    hard: int
+    at: int
+    body: str
+
+
+class ObjectRow(NamedTuple):
+    """A version of a key, budget or price set by CLI or API. The newest version counts; `body` "" is a deletion."""
+
+    kind: str
+    name: str
+    version: int
+    body: str
+    at: int
+    actor: str
+
+
+class Batch:
+    """All writes of one tick. Applied in one transaction, in the order of the attributes here."""
+
+    __slots__ = (
+        "accounts",
+        "adjusted",
+        "balances",
+        "buckets",
+        "charges",
+        "ended",
+        "hold_sets",
+        "holds",
+        "interned",
+        "limits",
+        "postings",
+    )
+
+    def __init__(self) -> None:
+        self.interned: list[InternRow] = []
+        self.limits: list[LimitRow] = []
+        self.accounts: list[AccountRow] = []
+        self.holds: list[HoldRow] = []
+        self.hold_sets: list[tuple[int, bytes]] = []
+        """(accounts_id, hold id): a budget made while the hold was open."""
+        self.ended: list[tuple[bytes]] = []
+        self.charges: list[ChargeRow] = []
+        self.postings: list[PostingRow] = []
+        self.adjusted: list[tuple[int, str, bytes]] = []
+        """(nanos to add to adjustment_nanos, new basis, charge id)."""
+        self.balances: list[tuple[int, int, int | None, int]] = []
+        """(spent, held, limit, account id): absolute, as of this batch."""
+        self.buckets: list[BucketRow] = []
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (
+            self.holds
+            or self.charges
+            or self.balances
+            or self.interned
+            or self.limits
+            or self.accounts
+            or self.postings
+            or self.adjusted
+            or self.hold_sets
+            or self.buckets
+        )
+
+
+class Loaded(NamedTuple):
+    """What the books need at start."""
+
+    max_interned: dict[str, int]
+    """Highest number by kind of interned value."""
+    limits: dict[str, LimitRow]
+    """Newest by budget key."""
+    max_account_id: int
+    open_holds: list[HoldRow]
+    last_seq: int
+    epoch: int
+    """This process's number; rows of earlier epochs belong to a process that is dead or fenced."""
+    was_clean: bool
+    """The last epoch ended with a clean stop."""
+    host_crashed: bool
+    """The last epoch ended without a clean stop and the machine has booted since."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the store's lock for a moment; the same batch may be submitted again."""
+
+    code = "ledger_busy"
+
+
+Done = Callable[[StoreError | None], None]
+
+
+class Store(Protocol):
+    """A durable home for rows. All methods are called from the books' thread."""
+
+    def load(self, now: int) -> Loaded:
+        """Open a new epoch and read what the books need. Raises StoreError."""
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        """Write the batch atomically; call `done(None)` once durable, or `done(error)` if nothing was written."""
+
+    def find_interned(self, kind: str, body: str) -> int | None:
+        """Number of an interned value, if it was ever used."""
+
+    def interned_body(self, kind: str, number: int) -> str | None:
+        """The value behind a number."""
+
+    def find_account(self, budget: str, scope: str, window_start: int) -> AccountRow | None:
+        """The stored balance of an account, if it was ever used."""
+
+    def account_by_id(self, account_id: int) -> AccountRow | None:
+        """The stored balance with that number."""
+
+    def buckets_of(self, account_id: int, since: int) -> list[BucketRow]:
+        """Ring buckets that began at or after `since`, oldest first."""
+
+    def spend_since(self, since: int, by_settlement: bool, bucket: int) -> list[tuple[int, int, int]]:
+        """(identity id, bucket start or 0, nanos) of all charges placed (or settled) since; for new budgets."""
+
+    def charge(self, charge_id: bytes) -> ChargeRow | None:
+        """One charge, or None. `cost_nanos` includes adjustments."""
+
+    def attempts(self, request_id: bytes) -> Sequence[ChargeRow]:
+        """All ended attempts of a request, in order."""
+
+    def objects(self) -> list[ObjectRow]:
+        """The newest version of every object, deletions included."""
+
+    def put_object(self, kind: str, name: str, body: str, at: int, actor: str) -> int:
+        """Append a version; returns its number. Raises StoreError."""
+
+    def close(self, now: int) -> None:
+        """Mark a clean stop and release the file."""
