@@ -1,0 +1,380 @@
+"""The mock's Anthropic side: messages, count_tokens, models and errors in Anthropic's format.
+
+Written from the public API reference and the official SDK's types; shares nothing with `outlay.wire`.
+"""
+
+import json
+from typing import Any
+
+import msgspec
+
+from outlay.testing import content
+from outlay.testing.answer import (
+    Answer,
+    Identity,
+    Piece,
+    Saying,
+    chunk_bounds,
+    input_tokens,
+    length_of,
+    reported,
+    saying,
+    with_output,
+)
+from outlay.testing.behaviour import (
+    Behaviour,
+    BehaviourError,
+    Resolve,
+    UsageReport,
+    marked_directive,
+    split_model,
+)
+from outlay.testing.meter import Tokens
+
+_TEXT = msgspec.json.Encoder()
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_MESSAGES = {
+    401: "invalid x-api-key",
+    429: "This request would exceed your organization's rate limit.",
+    529: "Overloaded",
+}
+
+
+class _Message(msgspec.Struct, gc=False):
+    role: str
+    content: str | list[dict[str, Any]]
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    user_id: str | None = None
+
+
+class _Messages(msgspec.Struct, gc=False):
+    model: str | None = None
+    messages: list[_Message] | None = None
+    max_tokens: int | None = None
+    system: str | list[dict[str, Any]] | None = None
+    stream: bool | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: dict[str, Any] | None = None
+    output_config: dict[str, Any] | None = None
+    output_format: dict[str, Any] | None = None
+    service_tier: str | None = None
+    metadata: _Metadata | None = None
+
+
+class AnthropicRoom:
+    """Builds answers; keeps nothing between requests."""
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder(_Messages)
+
+    def messages(self, body: bytes, resolve: Resolve, identity: Identity) -> tuple[Answer, Behaviour | None]:
+        """POST /v1/messages. The behaviour is None if the request was refused before it applied."""
+        request = self._sound_request(body, needs_limit=True)
+        if isinstance(request, str):
+            return error_answer(identity, 400, request), None
+        behaviour = _behaviour(request, resolve)
+        if isinstance(behaviour, str):
+            return error_answer(identity, 400, behaviour), None
+        model, _ = split_model(request.model or "")
+        served = behaviour.served_model or model
+        tier = behaviour.service_tier or "standard"
+        counted = input_tokens(behaviour, _counted(request))
+        if behaviour.status != 200:
+            refused = status_answer(identity, behaviour, served, tier)
+            refused.tokens = with_output(counted, behaviour.output_tokens, 0)
+            refused.is_stream = bool(request.stream)
+            return refused, behaviour
+        length = length_of(behaviour, request.max_tokens)
+        tokens = with_output(counted, length.output, length.reasoning)
+        tool, says = _what_to_say(request, behaviour)
+        stop = "max_tokens" if length.is_cut else "tool_use" if tool else "end_turn"
+        answer = Answer(
+            status=200,
+            content_type=b"text/event-stream; charset=utf-8" if request.stream else b"application/json",
+            headers=vendor_headers(identity),
+            pieces=[],
+            model=served,
+            service_tier=tier,
+            request_id=_request_id(identity),
+            is_stream=bool(request.stream),
+            tokens=reported(behaviour.usage, tokens),
+        )
+        if not request.stream:
+            text = says.part(0, length.visible)
+            block: dict[str, Any] = {"type": "text", "text": text}
+            if tool:
+                block = {
+                    "type": "tool_use",
+                    "id": f"toolu_{identity.serial}",
+                    "name": tool,
+                    "input": _loose(text),
+                }
+            usage = _usage_field(behaviour.usage, _full_usage(reported(behaviour.usage, tokens), tier))
+            body_text = _message_text(identity, served, _TEXT.encode([block]).decode(), _quoted(stop), usage)
+            answer.pieces.append(Piece(body_text.encode(), length.output))
+            return answer, behaviour
+        stated = reported(behaviour.usage, tokens)
+        begun = with_output(stated, min(1, stated.output), 0)
+        usage = _usage_field(behaviour.usage, _full_usage(begun, tier))
+        message = _message_text(identity, served, "[]", "null", usage)
+        opening: dict[str, Any] = {"type": "text", "text": ""}
+        if tool:
+            opening = {"type": "tool_use", "id": f"toolu_{identity.serial}", "name": tool, "input": {}}
+        pieces = answer.pieces
+        pieces.append(
+            Piece(
+                _event("message_start", f'"message":{message}')
+                + _event("content_block_start", f'"index":0,"content_block":{_TEXT.encode(opening).decode()}')
+                + _event("ping", ""),
+                0,
+            )
+        )
+        kind, field = ("input_json_delta", "partial_json") if tool else ("text_delta", "text")
+        hidden = length.reasoning
+        for start, end in chunk_bounds(behaviour, length.visible):
+            delta = f'"index":0,"delta":{{"type":"{kind}","{field}":{_quoted(says.part(start, end))}}}'
+            pieces.append(Piece(_event("content_block_delta", delta), end - start + hidden))
+            hidden = 0
+        final = _usage_field(behaviour.usage, _delta_usage(stated))
+        ending = f'"delta":{{"stop_reason":"{stop}","stop_sequence":null}}{final}'
+        pieces.append(
+            Piece(_event("content_block_stop", '"index":0') + _event("message_delta", ending), hidden)
+        )
+        pieces.append(Piece(_event("message_stop", ""), 0))
+        answer.error_event = _event("error", '"error":{"type":"overloaded_error","message":"Overloaded"}')
+        return answer, behaviour
+
+    def count_tokens(
+        self, body: bytes, resolve: Resolve, identity: Identity
+    ) -> tuple[Answer, Behaviour | None]:
+        """POST /v1/messages/count_tokens: never billed."""
+        request = self._sound_request(body, needs_limit=False)
+        if isinstance(request, str):
+            return error_answer(identity, 400, request), None
+        behaviour = _behaviour(request, resolve)
+        if isinstance(behaviour, str):
+            return error_answer(identity, 400, behaviour), None
+        model, _ = split_model(request.model or "")
+        if behaviour.status != 200:
+            return status_answer(identity, behaviour, model, None), behaviour
+        counted = input_tokens(behaviour, _counted(request)).input
+        answer = Answer(
+            status=200,
+            content_type=b"application/json",
+            headers=vendor_headers(identity),
+            pieces=[Piece(f'{{"input_tokens":{counted}}}'.encode(), 0)],
+            model=model,
+            request_id=_request_id(identity),
+        )
+        return answer, behaviour
+
+    def _sound_request(self, body: bytes, *, needs_limit: bool) -> _Messages | str:
+        """The request, or what Anthropic would say against it."""
+        try:
+            request = self._decoder.decode(body)
+        except msgspec.MsgspecError as error:
+            return f"The request body is not valid JSON: {error}"
+        if not request.model:
+            return "model: Field required"
+        if request.messages is None:
+            return "messages: Field required"
+        if not request.messages:
+            return "messages: at least one message is required"
+        if needs_limit and request.max_tokens is None:
+            return "max_tokens: Field required"
+        if request.max_tokens is not None and request.max_tokens < 1:
+            return "max_tokens: must be greater than or equal to 1"
+        return request
+
+
+def models_answer(identity: Identity, models: list[str], one: str | None) -> Answer:
+    """GET /v1/models, or one of them (404 if it is not there)."""
+    rows = [
+        {
+            "type": "model",
+            "id": name,
+            "display_name": name,
+            "created_at": "2026-01-01T00:00:00Z",
+            "lifecycle": "active",
+        }
+        for name in models
+        if one is None or name == one
+    ]
+    if one is not None and not rows:
+        return error_answer(identity, 404, f"model: {one}")
+    listing = {
+        "data": rows,
+        "has_more": False,
+        "first_id": rows[0]["id"] if rows else None,
+        "last_id": rows[-1]["id"] if rows else None,
+    }
+    return Answer(
+        status=200,
+        content_type=b"application/json",
+        headers=vendor_headers(identity),
+        pieces=[Piece(_TEXT.encode(listing if one is None else rows[0]), 0)],
+        request_id=_request_id(identity),
+    )
+
+
+def error_answer(identity: Identity, status: int, message: str) -> Answer:
+    """Anthropic's error object for `status`."""
+    kind = _ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": _request_id(identity)}
+    return Answer(
+        status=status,
+        content_type=b"application/json",
+        headers=vendor_headers(identity),
+        pieces=[Piece(_TEXT.encode(body), 0)],
+        request_id=_request_id(identity),
+    )
+
+
+def status_answer(identity: Identity, behaviour: Behaviour, model: str, tier: str | None) -> Answer:
+    """The error that `behaviour.status` asks for."""
+    message = (
+        f"model: {model}"
+        if behaviour.status == 404
+        else _MESSAGES.get(behaviour.status, "Internal server error")
+    )
+    answer = error_answer(identity, behaviour.status, message)
+    if behaviour.retry_after is not None:
+        answer.headers += f"retry-after: {behaviour.retry_after}\r\n".encode()
+    answer.model, answer.service_tier = model, tier
+    return answer
+
+
+def vendor_headers(identity: Identity) -> bytes:
+    """The headers that Anthropic adds to every answer."""
+    return (
+        f"request-id: {_request_id(identity)}\r\nanthropic-organization-id: org-mock\r\n"
+        "anthropic-ratelimit-requests-limit: 4000\r\nanthropic-ratelimit-requests-remaining: 3999\r\n"
+        "anthropic-ratelimit-tokens-limit: 4000000\r\nanthropic-ratelimit-tokens-remaining: 3999000\r\n"
+    ).encode()
+
+
+def _event(name: str, fields: str) -> bytes:
+    comma = "," if fields else ""
+    return f'event: {name}\ndata: {{"type":"{name}"{comma}{fields}}}\n\n'.encode()
+
+
+def _message_text(identity: Identity, model: str, blocks: str, stop: str, usage: str) -> str:
+    return (
+        f'{{"id":"msg_{identity.serial}","type":"message","role":"assistant","model":{_quoted(model)},'
+        f'"content":{blocks},"stop_reason":{stop},"stop_sequence":null{usage}}}'
+    )
+
+
+def _usage_field(report: UsageReport, text: str) -> str:
+    """`,"usage":...` as the report wants it; nothing for `omit`."""
+    match report:
+        case UsageReport.OMIT:
+            return ""
+        case UsageReport.NULL:
+            return ',"usage":null'
+        case _:
+            return f',"usage":{text}'
+
+
+def _full_usage(tokens: Tokens, tier: str) -> str:
+    """Anthropic states uncached, cache-reading and cache-writing input apart."""
+    short = tokens.cache_write - tokens.cache_write_long
+    return (
+        f"{{{_input_counts(tokens)},"
+        f'"cache_creation":{{"ephemeral_5m_input_tokens":{short},"ephemeral_1h_input_tokens":{tokens.cache_write_long}}},'
+        f'"output_tokens":{tokens.output}{_thinking(tokens)},"service_tier":{_quoted(tier)}}}'
+    )
+
+
+def _delta_usage(tokens: Tokens) -> str:
+    return f'{{{_input_counts(tokens)},"output_tokens":{tokens.output}{_thinking(tokens)}}}'
+
+
+def _input_counts(tokens: Tokens) -> str:
+    return (
+        f'"input_tokens":{tokens.input - tokens.cached - tokens.cache_write},'
+        f'"cache_creation_input_tokens":{tokens.cache_write},"cache_read_input_tokens":{tokens.cached}'
+    )
+
+
+def _thinking(tokens: Tokens) -> str:
+    return f',"output_tokens_details":{{"thinking_tokens":{tokens.reasoning}}}' if tokens.reasoning else ""
+
+
+def _quoted(text: str) -> str:
+    return _TEXT.encode(text).decode()
+
+
+def _request_id(identity: Identity) -> str:
+    return f"req_011{identity.serial}"
+
+
+def _loose(text: str) -> object:
+    """The tool's input; what a limit cut off reads as an empty object, as Anthropic sends it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
+def _behaviour(request: _Messages, resolve: Resolve) -> Behaviour | str:
+    model, directive = split_model(request.model or "")
+    if request.metadata is not None:
+        directive = directive or marked_directive(request.metadata.user_id)
+    try:
+        return resolve(model, directive)
+    except BehaviourError as error:
+        return f"mock: {error}"
+
+
+def _counted(request: _Messages) -> int:
+    total = content.content_tokens(request.system)
+    for message in request.messages or ():
+        total += content.content_tokens(message.content) + content.TOKENS_PER_MESSAGE
+    if request.tools:
+        total += content.json_tokens(request.tools)
+    return total
+
+
+def _what_to_say(request: _Messages, behaviour: Behaviour) -> tuple[str, Saying]:
+    """Name of the tool to use (empty: none), and the text or the input's JSON."""
+    tool = _tool(request, behaviour)
+    if tool is not None:
+        schema = tool.get("input_schema")
+        return str(tool.get("name", "")), saying(
+            behaviour, content.instance_json(schema if isinstance(schema, dict) else {"type": "object"})
+        )
+    wanted = request.output_format or (request.output_config or {}).get("format") or {}
+    if wanted.get("type") == "json_schema" and isinstance(wanted.get("schema"), dict):
+        return "", saying(behaviour, content.instance_json(wanted["schema"]))
+    return "", saying(behaviour, None)
+
+
+def _tool(request: _Messages, behaviour: Behaviour) -> dict[str, Any] | None:
+    """The tool to use: the one that is demanded, or the first if one is demanded or the prompt says so."""
+    tools = [tool for tool in request.tools or () if isinstance(tool.get("input_schema"), dict)]
+    choice = request.tool_choice or {}
+    if not tools or choice.get("type") == "none":
+        return None
+    if choice.get("type") == "tool":
+        return next((tool for tool in tools if tool.get("name") == choice.get("name")), tools[0])
+    last = (request.messages or [_Message("user", "")])[-1]
+    prompt = content.content_text(last.content).lower()
+    if (
+        choice.get("type") == "any"
+        or behaviour.tool_call
+        or (last.role == "user" and "use the tool" in prompt)
+    ):
+        return tools[0]
+    return None

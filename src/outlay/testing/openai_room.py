@@ -1,0 +1,472 @@
+"""The mock's OpenAI side: chat completions, embeddings, models and errors in OpenAI's format.
+
+Written from the public API reference and the official SDK's types; shares nothing with `outlay.wire`.
+"""
+
+import json
+from typing import Any
+
+import msgspec
+
+from outlay.testing import content
+from outlay.testing.answer import (
+    Answer,
+    Identity,
+    Piece,
+    Saying,
+    chunk_bounds,
+    input_tokens,
+    length_of,
+    reported,
+    saying,
+    with_output,
+)
+from outlay.testing.behaviour import (
+    Behaviour,
+    BehaviourError,
+    Resolve,
+    UsageReport,
+    marked_directive,
+    split_model,
+)
+from outlay.testing.meter import NOTHING, Tokens
+
+DEFAULT_DIMENSIONS = 16
+MAX_DIMENSIONS = 4096
+MAX_CHOICES = 128  # OpenAI's own limit of n
+_FINGERPRINT = "fp_0ut1aym0ck"
+_TEXT = msgspec.json.Encoder()
+
+
+class _Message(msgspec.Struct, gc=False):
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _StreamOptions(msgspec.Struct, gc=False):
+    include_usage: bool | None = None
+
+
+class _Chat(msgspec.Struct, gc=False):
+    model: str | None = None
+    messages: list[_Message] | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    service_tier: str | None = None
+    metadata: dict[str, Any] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+
+
+class _Embeddings(msgspec.Struct, gc=False):
+    model: str | None = None
+    input: str | list[Any] | None = None
+    encoding_format: str | None = None
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class OpenAIRoom:
+    """Builds answers; keeps nothing between requests."""
+
+    def __init__(self) -> None:
+        self._chat = msgspec.json.Decoder(_Chat)
+        self._embeddings = msgspec.json.Decoder(_Embeddings)
+
+    def chat(self, body: bytes, resolve: Resolve, identity: Identity) -> tuple[Answer, Behaviour | None]:
+        """POST /v1/chat/completions. The behaviour is None if the request was refused before it applied."""
+        try:
+            request = self._chat.decode(body)
+        except msgspec.MsgspecError as error:
+            return error_answer(identity, 400, _json_problem(error)), None
+        problem = _chat_problem(request)
+        if problem is not None:
+            return error_answer(identity, 400, problem[0], param=problem[1], code=problem[2]), None
+        model, directive = split_model(request.model or "")
+        try:
+            behaviour = resolve(model, directive or _metadata_directive(request))
+        except BehaviourError as error:
+            return error_answer(identity, 400, f"mock: {error}", code="mock_directive"), None
+        counted = _counted(request)
+        served = behaviour.served_model or model
+        tier = behaviour.service_tier or _served_tier(request.service_tier)
+        if behaviour.status != 200:
+            refused = status_answer(identity, behaviour, served, tier)
+            refused.tokens = with_output(input_tokens(behaviour, counted), behaviour.output_tokens, 0)
+            refused.is_stream = bool(request.stream)
+            return refused, behaviour
+        limit = request.max_completion_tokens or request.max_tokens
+        length = length_of(behaviour, limit)
+        choices = request.n or 1
+        tokens = with_output(
+            input_tokens(behaviour, counted), length.output * choices, length.reasoning * choices
+        )
+        tool, says = _what_to_say(request, behaviour)
+        finish = "length" if length.is_cut else "tool_calls" if tool else "stop"
+        answer = Answer(
+            status=200,
+            content_type=b"text/event-stream; charset=utf-8" if request.stream else b"application/json",
+            headers=vendor_headers(identity),
+            pieces=[],
+            model=served,
+            service_tier=tier,
+            request_id=_request_id(identity),
+            is_stream=bool(request.stream),
+            tokens=reported(behaviour.usage, tokens),
+        )
+        if not request.stream:
+            text = says.part(0, length.visible)
+            message = _tool_message(tool, text, identity) if tool else _text_message(text)
+            row = f'"message":{message},"logprobs":null,"finish_reason":"{finish}"'
+            rows = ",".join(f'{{"index":{index},{row}}}' for index in range(choices))
+            usage = (
+                ""
+                if behaviour.usage is UsageReport.OMIT
+                else f'"usage":{_usage_text(behaviour.usage, tokens)},'
+            )
+            body_text = _completion(identity, answer, rows, usage)
+            answer.pieces.append(Piece(body_text.encode(), length.output * choices))
+            return answer, behaviour
+        wants_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
+        event = _Events(identity, served, tier, wants_usage)
+        pieces = answer.pieces
+        pieces.append(Piece(b"".join(event.first(index, tool) for index in range(choices)), 0))
+        hidden = length.reasoning
+        for start, end in chunk_bounds(behaviour, length.visible):
+            text = _TEXT.encode(says.part(start, end)).decode()
+            data = b"".join(event.content(index, text, bool(tool)) for index in range(choices))
+            pieces.append(Piece(data, (end - start + hidden) * choices))
+            hidden = 0
+        pieces.append(
+            Piece(b"".join(event.last(index, finish) for index in range(choices)), hidden * choices)
+        )
+        if wants_usage and behaviour.usage is not UsageReport.OMIT:
+            pieces.append(Piece(event.usage(_usage_text(behaviour.usage, tokens)), 0))
+        pieces.append(Piece(b"data: [DONE]\n\n", 0))
+        answer.error_event = _event(
+            _error_text("The server had an error processing your request.", "server_error")
+        )
+        return answer, behaviour
+
+    def embeddings(
+        self, body: bytes, resolve: Resolve, identity: Identity
+    ) -> tuple[Answer, Behaviour | None]:
+        """POST /v1/embeddings."""
+        try:
+            request = self._embeddings.decode(body)
+        except msgspec.MsgspecError as error:
+            return error_answer(identity, 400, _json_problem(error)), None
+        if not request.model:
+            return error_answer(identity, 400, "you must provide a model parameter"), None
+        inputs = _embedding_inputs(request.input)
+        if not inputs:
+            return error_answer(identity, 400, "'$.input' is invalid.", param="input"), None
+        dimensions = DEFAULT_DIMENSIONS if request.dimensions is None else request.dimensions
+        if not 1 <= dimensions <= MAX_DIMENSIONS:
+            return error_answer(identity, 400, "'$.dimensions' is invalid.", param="dimensions"), None
+        model, directive = split_model(request.model)
+        try:
+            behaviour = resolve(model, directive or marked_directive(request.user))
+        except BehaviourError as error:
+            return error_answer(identity, 400, f"mock: {error}", code="mock_directive"), None
+        served = behaviour.served_model or model
+        tokens = input_tokens(behaviour, sum(count for _, count in inputs))
+        if behaviour.status != 200:
+            refused = status_answer(identity, behaviour, served, None)
+            refused.tokens = tokens
+            return refused, behaviour
+        data = []
+        for index, (text, _) in enumerate(inputs):
+            values = content.vector(text, dimensions)
+            value = content.vector_base64(values) if request.encoding_format == "base64" else values
+            data.append({"object": "embedding", "index": index, "embedding": value})
+        result: dict[str, Any] = {"object": "list", "data": data, "model": served}
+        stated = reported(behaviour.usage, tokens)
+        match behaviour.usage:
+            case UsageReport.NULL:
+                result["usage"] = None
+            case UsageReport.NORMAL | UsageReport.ZERO:
+                result["usage"] = {"prompt_tokens": stated.input, "total_tokens": stated.input}
+            case UsageReport.OMIT:
+                pass
+        answer = Answer(
+            status=200,
+            content_type=b"application/json",
+            headers=vendor_headers(identity),
+            pieces=[Piece(_TEXT.encode(result), 0)],
+            model=served,
+            request_id=_request_id(identity),
+            tokens=stated,
+        )
+        return answer, behaviour
+
+
+def models_answer(identity: Identity, models: list[str], one: str | None) -> Answer:
+    """GET /v1/models, or one of them (404 if it is not there)."""
+    rows = [
+        {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "mock"}
+        for name in models
+        if one is None or name == one
+    ]
+    if one is not None and not rows:
+        return error_answer(
+            identity, 404, f"The model '{one}' does not exist", param="model", code="model_not_found"
+        )
+    value: object = {"object": "list", "data": rows} if one is None else rows[0]
+    return Answer(
+        status=200,
+        content_type=b"application/json",
+        headers=vendor_headers(identity),
+        pieces=[Piece(_TEXT.encode(value), 0)],
+        request_id=_request_id(identity),
+    )
+
+
+def error_answer(
+    identity: Identity, status: int, message: str, *, param: str | None = None, code: str | None = None
+) -> Answer:
+    """OpenAI's error object for `status`."""
+    kind = {401: "invalid_request_error", 403: "permission_error", 429: "requests"}.get(status)
+    if kind is None:
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+    return Answer(
+        status=status,
+        content_type=b"application/json",
+        headers=vendor_headers(identity),
+        pieces=[Piece(_error_text(message, kind, param, code).encode(), 0)],
+        request_id=_request_id(identity),
+    )
+
+
+def status_answer(identity: Identity, behaviour: Behaviour, model: str, tier: str | None) -> Answer:
+    """The error that `behaviour.status` asks for."""
+    message, code = {
+        401: (
+            "Incorrect API key provided: sk-mock. You can find your API key in your account.",
+            "invalid_api_key",
+        ),
+        404: (f"The model `{model}` does not exist or you do not have access to it.", "model_not_found"),
+        429: (f"Rate limit reached for {model} on requests per min (RPM).", "rate_limit_exceeded"),
+        503: ("The engine is currently overloaded, please try again later", "overloaded"),
+    }.get(
+        behaviour.status, ("The server had an error while processing your request. Sorry about that!", None)
+    )
+    answer = error_answer(identity, behaviour.status, message, code=code)
+    if behaviour.retry_after is not None:
+        answer.headers += f"retry-after: {behaviour.retry_after}\r\n".encode()
+    answer.model, answer.service_tier = model, tier
+    return answer
+
+
+def vendor_headers(identity: Identity) -> bytes:
+    """The headers that OpenAI adds to every answer."""
+    return (
+        f"x-request-id: {_request_id(identity)}\r\nopenai-organization: org-mock\r\nopenai-processing-ms: 12\r\n"
+        "openai-version: 2020-10-01\r\nx-ratelimit-limit-requests: 30000\r\n"
+        "x-ratelimit-remaining-requests: 29999\r\n"
+    ).encode()
+
+
+class _Events:
+    """Server-sent events of one stream."""
+
+    def __init__(self, identity: Identity, model: str, tier: str | None, wants_usage: bool) -> None:
+        self._serial = identity.serial
+        self._head = (
+            f'{{"id":"chatcmpl-{identity.serial}","object":"chat.completion.chunk","created":{identity.created},'
+            f'"model":{_quoted(model)},"service_tier":{_quoted(tier)},"system_fingerprint":"{_FINGERPRINT}","choices":['
+        )
+        self._tail = ',"usage":null}' if wants_usage else "}"
+
+    def _choice(self, index: int, delta: str, finish: str = "null") -> bytes:
+        choice = f'{{"index":{index},"delta":{{{delta}}},"logprobs":null,"finish_reason":{finish}}}]'
+        return _event(self._head + choice + self._tail)
+
+    def first(self, index: int, tool: str) -> bytes:
+        delta = '"role":"assistant","content":' + ("null" if tool else '""') + ',"refusal":null'
+        data = self._choice(index, delta)
+        if tool:
+            call = f'"tool_calls":[{{"index":0,"id":"call_{self._serial}","type":"function",'
+            data += self._choice(index, call + f'"function":{{"name":{_quoted(tool)},"arguments":""}}}}]')
+        return data
+
+    def content(self, index: int, quoted: str, is_tool: bool) -> bytes:
+        if is_tool:
+            return self._choice(index, f'"tool_calls":[{{"index":0,"function":{{"arguments":{quoted}}}}}]')
+        return self._choice(index, f'"content":{quoted}')
+
+    def last(self, index: int, finish: str) -> bytes:
+        return self._choice(index, "", f'"{finish}"')
+
+    def usage(self, usage: str) -> bytes:
+        return _event(f'{self._head}],"usage":{usage}}}')
+
+
+def _event(text: str) -> bytes:
+    return b"data: " + text.encode() + b"\n\n"
+
+
+def _completion(identity: Identity, answer: Answer, rows: str, usage: str) -> str:
+    return (
+        f'{{"id":"chatcmpl-{identity.serial}","object":"chat.completion","created":{identity.created},'
+        f'"model":{_quoted(answer.model)},"choices":[{rows}],{usage}"service_tier":{_quoted(answer.service_tier)},'
+        f'"system_fingerprint":"{_FINGERPRINT}"}}'
+    )
+
+
+def _text_message(text: str) -> str:
+    return f'{{"role":"assistant","content":{_quoted(text)},"refusal":null,"annotations":[]}}'
+
+
+def _tool_message(name: str, arguments: str, identity: Identity) -> str:
+    call = (
+        f'{{"id":"call_{identity.serial}","type":"function",'
+        f'"function":{{"name":{_quoted(name)},"arguments":{_quoted(arguments)}}}}}'
+    )
+    return f'{{"role":"assistant","content":null,"tool_calls":[{call}],"refusal":null,"annotations":[]}}'
+
+
+def _usage_text(report: UsageReport, tokens: Tokens) -> str:
+    if report is UsageReport.NULL:
+        return "null"
+    if report is UsageReport.ZERO:
+        tokens = NOTHING
+    write = ""
+    if tokens.cache_write:
+        write = f',"cache_write_tokens":{tokens.cache_write}'
+        if tokens.cache_write_long:
+            short = tokens.cache_write - tokens.cache_write_long
+            write += (
+                f',"cache_write_tokens_details":{{"ttl_12h_tokens":{tokens.cache_write_long},'
+                f'"ttl_30m_tokens":{short}}}'
+            )
+    return (
+        f'{{"prompt_tokens":{tokens.input},"completion_tokens":{tokens.output},'
+        f'"total_tokens":{tokens.input + tokens.output},'
+        f'"prompt_tokens_details":{{"cached_tokens":{tokens.cached},"audio_tokens":0{write}}},'
+        f'"completion_tokens_details":{{"reasoning_tokens":{tokens.reasoning},"audio_tokens":0,'
+        '"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
+    )
+
+
+def _error_text(message: str, kind: str, param: str | None = None, code: str | None = None) -> str:
+    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def _quoted(text: str | None) -> str:
+    return "null" if text is None else _TEXT.encode(text).decode()
+
+
+def _request_id(identity: Identity) -> str:
+    return f"req_{identity.serial}"
+
+
+def _json_problem(error: Exception) -> str:
+    return f"We could not parse the JSON body of your request: {error}"
+
+
+def _chat_problem(request: _Chat) -> tuple[str, str | None, str | None] | None:
+    """Message, param and code of what OpenAI would refuse; None if it is sound."""
+    if not request.model:
+        return "you must provide a model parameter", None, None
+    if not request.messages:
+        return "Missing required parameter: 'messages'.", "messages", "missing_required_parameter"
+    for name in ("max_tokens", "max_completion_tokens"):
+        value = getattr(request, name)
+        if value is not None and value < 1:
+            message = f"Invalid '{name}': integer below minimum value. Expected a value >= 1, but got {value} instead."
+            return message, name, "integer_below_min_value"
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
+        return (
+            "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
+            None,
+            None,
+        )
+    if request.n is not None and not 1 <= request.n <= MAX_CHOICES:
+        return f"Invalid 'n': expected 1 to {MAX_CHOICES}, but got {request.n} instead.", "n", "invalid_value"
+    if request.stream_options is not None and not request.stream:
+        return (
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+            "stream_options",
+            None,
+        )
+    return None
+
+
+def _metadata_directive(request: _Chat) -> str:
+    if request.metadata is not None and isinstance(request.metadata.get("mock"), str):
+        return str(request.metadata["mock"])
+    return marked_directive(request.user) or marked_directive(request.safety_identifier)
+
+
+def _counted(request: _Chat) -> int:
+    total = 0
+    for message in request.messages or ():
+        total += content.content_tokens(message.content) + content.TOKENS_PER_MESSAGE
+    if request.tools:
+        total += content.json_tokens(request.tools)
+    return total
+
+
+def _served_tier(requested: str | None) -> str:
+    if requested is None or requested == "auto":
+        return "default"
+    return "priority" if requested == "fast" else requested  # OpenAI answers `priority` for both
+
+
+def _what_to_say(request: _Chat, behaviour: Behaviour) -> tuple[str, Saying]:
+    """Name of the tool to call (empty: none), and the text or the arguments."""
+    tool = _tool(request, behaviour)
+    if tool is not None:
+        schema = tool.get("parameters")
+        return str(tool.get("name", "")), saying(
+            behaviour, content.instance_json(schema if isinstance(schema, dict) else {"type": "object"})
+        )
+    wanted = request.response_format or {}
+    if wanted.get("type") == "json_schema":
+        schema = (wanted.get("json_schema") or {}).get("schema") or {"type": "object"}
+        return "", saying(behaviour, content.instance_json(schema))
+    if wanted.get("type") == "json_object":
+        return "", saying(behaviour, '{"answer":"ledger"}')
+    return "", saying(behaviour, None)
+
+
+def _tool(request: _Chat, behaviour: Behaviour) -> dict[str, Any] | None:
+    """The function to call: the one that is demanded, or the first if a call is demanded or the prompt says so."""
+    functions: list[dict[str, Any]] = [
+        tool["function"] for tool in request.tools or () if isinstance(tool.get("function"), dict)
+    ]
+    choice = request.tool_choice
+    if not functions or choice == "none":
+        return None
+    if isinstance(choice, dict):
+        name = (choice.get("function") or {}).get("name")
+        return next((function for function in functions if function.get("name") == name), functions[0])
+    last = (request.messages or [_Message("user")])[-1]
+    prompt = content.content_text(last.content).lower()
+    if choice == "required" or behaviour.tool_call or (last.role == "user" and "use the tool" in prompt):
+        return functions[0]
+    return None
+
+
+def _embedding_inputs(value: str | list[Any] | None) -> list[tuple[str, int]]:
+    """(text, tokens) of each input: texts, token arrays, or one token array. Empty if anything else is there."""
+    if value is None or isinstance(value, str):
+        return [(value, content.text_tokens(value))] if value else []
+    if value and all(isinstance(item, int) for item in value):
+        return [(str(value), len(value))]
+    rows: list[tuple[str, int]] = []
+    for item in value:
+        if isinstance(item, str) and item:
+            rows.append((item, content.text_tokens(item)))
+        elif isinstance(item, list) and item and all(isinstance(token, int) for token in item):
+            rows.append((str(item), len(item)))
+        else:
+            return []
+    return rows

@@ -1,0 +1,296 @@
+"""What the mock provider decides: routes, keys, the behaviour of a request, its meter, and the `/_mock` controls.
+
+Must not know sockets: a `Call` goes in, an answer and its behaviour come out.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from outlay.testing import anthropic_room, openai_room
+from outlay.testing.answer import Answer, Identity, Piece
+from outlay.testing.anthropic_room import AnthropicRoom
+from outlay.testing.behaviour import (
+    HEADER_PREFIX,
+    Behaviour,
+    BehaviourError,
+    Failure,
+    Resolve,
+    changed,
+    parse_directive,
+)
+from outlay.testing.meter import Meter, MeterEntry, Outcome, Tokens
+from outlay.testing.openai_room import OpenAIRoom
+
+Changes = Mapping[str, object]
+"""Knob -> value; see `Behaviour`."""
+
+MAX_QUEUE = 100_000
+"""Queued behaviours: more is a test that never drains them."""
+_ANTHROPIC_PREFIX = "/v1/messages"
+
+
+class Call(msgspec.Struct, gc=False):
+    """A request as it was received."""
+
+    method: str
+    path: str
+    """Without the query."""
+    query: str
+    headers: list[tuple[bytes, bytes]]
+    """Names in lower case, in order."""
+    body: bytes
+    received_at: int
+    """UTC nanoseconds."""
+
+    def header(self, name: bytes) -> str | None:
+        """The first value of a header (lower-case name)."""
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return None
+
+
+class Verdict(msgspec.Struct, gc=False):
+    """What becomes of a call."""
+
+    answer: Answer
+    behaviour: Behaviour | None
+    sequence: int
+    """0: a control or listing call that the meter ignores."""
+
+
+class Service:
+    """State of one mock provider. Used by its event loop's thread; the setters may be called from another."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        behaviour: Behaviour,
+        *,
+        models: Iterable[str],
+        api_keys: Iterable[str] | None,
+        keep_calls: int,
+    ) -> None:
+        self.meter = meter
+        self.initial = behaviour
+        self.default = behaviour
+        self.by_model: dict[str, Changes] = {}
+        self.queued: deque[Changes] = deque()
+        self.calls: deque[Call] = deque(maxlen=keep_calls)
+        self._keep_calls = keep_calls
+        self._models = list(models)
+        self._api_keys = None if api_keys is None else frozenset(api_keys)
+        self._sequence = 0
+        self._serial_head = f"{time.time_ns() & 0xFFFFFF:06x}"
+        openai, anthropic = OpenAIRoom(), AnthropicRoom()
+        self._metered: dict[str, Callable[[bytes, Resolve, Identity], tuple[Answer, Behaviour | None]]] = {
+            "/v1/chat/completions": openai.chat,
+            "/v1/embeddings": openai.embeddings,
+            "/v1/messages": anthropic.messages,
+            "/v1/messages/count_tokens": anthropic.count_tokens,
+        }
+
+    def change(self, changes: Changes) -> None:
+        """Change the default behaviour. Raises `BehaviourError`."""
+        self.default = changed(self.default, changes)
+
+    def change_model(self, model: str, changes: Changes) -> None:
+        """Behaviour of one requested model, over the default. Raises `BehaviourError`."""
+        changed(self.default, changes)
+        self.by_model[model] = dict(changes)
+
+    def enqueue(self, *changes: Changes) -> None:
+        """Behaviours of the next metered requests, one each, over default and model. Raises `BehaviourError`."""
+        if len(self.queued) + len(changes) > MAX_QUEUE:
+            raise BehaviourError(f"more than {MAX_QUEUE} behaviours in the queue")
+        for entry in changes:
+            changed(self.default, entry)
+        self.queued.extend(dict(entry) for entry in changes)
+
+    def reset(self) -> None:
+        """Forget meter, calls, queue and every change since the start."""
+        self.meter.reset()
+        self.calls.clear()
+        self.queued.clear()
+        self.by_model = {}
+        self.default = self.initial
+
+    def refuses_connection(self) -> bool:
+        """Whether a connection that was just accepted is to be closed at once."""
+        if self.queued:
+            if self.queued[0].get("failure") != Failure.REFUSE:
+                return False
+            self.queued.popleft()
+        elif self.default.failure is not Failure.REFUSE:
+            return False
+        self.meter.refused_connections += 1
+        return True
+
+    def decide(self, call: Call) -> Verdict:
+        """The answer to a call. Metered calls are begun in the meter; the caller must end each by `end`."""
+        if call.path.startswith("/_mock/"):
+            return Verdict(self._control(call), None, 0)
+        if self._keep_calls:
+            self.calls.append(call)
+        route = self._metered.get(call.path) if call.method == "POST" else None
+        if route is None:
+            return Verdict(self._free(call, self._identity(call, 0)), None, 0)
+        self._sequence += 1
+        self.meter.begin()
+        identity = self._identity(call, self._sequence)
+        refusal = self._refusal(call, identity)
+        if refusal is not None:
+            return Verdict(refusal, None, self._sequence)
+
+        def resolve(model: str, directive: str) -> Behaviour:
+            return self._behaviour(call, model, directive)
+
+        answer, behaviour = route(call.body, resolve, identity)
+        return Verdict(answer, behaviour, self._sequence)
+
+    def end(self, call: Call, verdict: Verdict, outcome: Outcome, tokens: Tokens) -> None:
+        """Book a metered call."""
+        answer = verdict.answer
+        cost, priced = self.meter.cost(answer.model, answer.service_tier, tokens)
+        self.meter.end(
+            MeterEntry(
+                verdict.sequence,
+                call.received_at,
+                call.path,
+                answer.model,
+                answer.service_tier,
+                answer.request_id,
+                call.header(b"x-outlay-request-id"),
+                answer.is_stream,
+                answer.status,
+                outcome,
+                tokens,
+                cost,
+                priced,
+            )
+        )
+
+    def _identity(self, call: Call, sequence: int) -> Identity:
+        return Identity(sequence, f"{self._serial_head}{sequence:010x}", call.received_at // 1_000_000_000)
+
+    def _behaviour(self, call: Call, model: str, directive: str) -> Behaviour:
+        behaviour = self.default
+        for_model = self.by_model.get(model)
+        if for_model is not None:
+            behaviour = changed(behaviour, for_model)
+        if self.queued:
+            behaviour = changed(behaviour, self.queued.popleft())
+        from_headers = {
+            key[len(HEADER_PREFIX) :].decode("latin-1").replace("-", "_"): value.decode("latin-1")
+            for key, value in call.headers
+            if key.startswith(HEADER_PREFIX)
+        }
+        if from_headers:
+            behaviour = changed(behaviour, from_headers)
+        return changed(behaviour, parse_directive(directive)) if directive else behaviour
+
+    def _refusal(self, call: Call, identity: Identity) -> Answer | None:
+        """The vendor's error for a missing or wrong key or version; None if the call may go on."""
+        is_anthropic = call.path.startswith(_ANTHROPIC_PREFIX)
+        if self._api_keys is not None:
+            key = call.header(b"x-api-key")
+            if key is None:
+                key = (call.header(b"authorization") or "").removeprefix("Bearer ")
+            if key not in self._api_keys:
+                if is_anthropic:
+                    return anthropic_room.error_answer(identity, 401, "invalid x-api-key")
+                shown = key[:3] + "***" + key[-4:] if len(key) > 8 else "***"
+                return openai_room.error_answer(
+                    identity, 401, f"Incorrect API key provided: {shown}.", code="invalid_api_key"
+                )
+        if is_anthropic and call.header(b"anthropic-version") is None:
+            return anthropic_room.error_answer(identity, 400, "anthropic-version: header is required")
+        return None
+
+    def _free(self, call: Call, identity: Identity) -> Answer:
+        """Calls that cost nothing: model lists, and paths that do not exist."""
+        is_anthropic = call.header(b"anthropic-version") is not None
+        if call.method == "GET" and (call.path == "/v1/models" or call.path.startswith("/v1/models/")):
+            refusal = self._refusal(call, identity)
+            if refusal is not None:
+                return refusal
+            one = call.path.removeprefix("/v1/models").lstrip("/") or None
+            if is_anthropic:
+                return anthropic_room.models_answer(identity, self._models, one)
+            return openai_room.models_answer(identity, self._models, one)
+        status = 405 if call.path in self._metered else 404
+        if is_anthropic:
+            return anthropic_room.error_answer(identity, status, "Not found")
+        return openai_room.error_answer(identity, status, f"Invalid URL ({call.method} {call.path})")
+
+    def _control(self, call: Call) -> Answer:
+        try:
+            value = self._controlled(call)
+        except (BehaviourError, msgspec.MsgspecError) as error:
+            return _json(400, {"error": str(error)})
+        return _json(404, {"error": "no such control"}) if value is None else _json(200, value)
+
+    def _controlled(self, call: Call) -> dict[str, Any] | None:
+        match call.method, call.path:
+            case "GET", "/_mock/meter":
+                since = call.query.removeprefix("since=")
+                return self.meter.report(int(since) if since.isdecimal() else 0)
+            case "GET", "/_mock/behaviour":
+                return self._settings()
+            case "POST", "/_mock/behaviour":
+                order = msgspec.json.decode(call.body, type=BehaviourOrder)
+                if order.clear_queue:
+                    self.queued.clear()
+                self.change(order.set)
+                for model, changes in order.models.items():
+                    self.change_model(model, changes)
+                self.enqueue(*order.queue)
+                return self._settings()
+            case "POST", "/_mock/reset":
+                self.reset()
+                return {"ok": True}
+            case "GET", "/_mock/calls":
+                return {"calls": [_shown(kept) for kept in self.calls]}
+            case "GET", "/_mock/health":
+                return {"ok": True}
+            case _:
+                return None
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "behaviour": msgspec.to_builtins(self.default),
+            "models": self.by_model,
+            "queued": len(self.queued),
+        }
+
+
+class BehaviourOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /_mock/behaviour. Order of work: clear the queue, set, models, queue."""
+
+    set: dict[str, Any] = {}
+    models: dict[str, dict[str, Any]] = {}
+    queue: list[dict[str, Any]] = []
+    clear_queue: bool = False
+
+
+def _shown(call: Call) -> dict[str, Any]:
+    return {
+        "method": call.method,
+        "path": call.path,
+        "headers": [[key.decode("latin-1"), value.decode("latin-1")] for key, value in call.headers],
+        "body": call.body.decode("utf-8", "replace"),
+        "received_at": call.received_at,
+    }
+
+
+def _json(status: int, value: object) -> Answer:
+    return Answer(
+        status=status,
+        content_type=b"application/json",
+        headers=b"",
+        pieces=[Piece(msgspec.json.encode(value), 0)],
+    )
