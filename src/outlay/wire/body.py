@@ -1,0 +1,41 @@
+"""Changes to a request body that leave every other byte of it as it was. Must not know any dialect."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def insert_field(body: bytes, name: str, value: object) -> bytes:
+    """The body with `"name":value` appended before its last `}`.
+
+    The body is a JSON object with at least one field and without `name`, as `parse_*` has accepted it.
+    Raises ValueError if it has no `}`.
+    """
+    end = body.rindex(b"}")
+    return b"%b,%b:%b}" % (body[:end], msgspec.json.encode(name), msgspec.json.encode(value))
+
+
+def replace_fields(body: bytes, changes: Mapping[str, object]) -> bytes:
+    """The body with each field of `changes` set (in place, or appended); all other values byte-identical.
+
+    Blanks between top-level fields go. Raises msgspec.DecodeError if the body is not a JSON object.
+    """
+    fields: dict[str, object] = dict(_decode_fields(body))
+    fields.update(changes)
+    return msgspec.json.encode(fields)
+
+
+def with_stream_usage(body: bytes) -> bytes:
+    """The body with `stream_options.include_usage` true, other stream options kept (OpenAI dialect).
+
+    Raises msgspec.DecodeError if the body or its `stream_options` is not an object.
+    """
+    fields = _decode_fields(body)
+    options = fields.get("stream_options")
+    if options is None:
+        return insert_field(body, "stream_options", {"include_usage": True})
+    kept = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) or {}
+    return replace_fields(body, {"stream_options": {**kept, "include_usage": True}})

@@ -1,0 +1,105 @@
+"""What the gateway sees of a stream: bytes in, bytes to forward out, and what was read on the way."""
+
+from typing import Protocol
+
+from outlay.wire.intent import Usage
+from outlay.wire.sse import EventSplitter, event_data
+
+
+class StreamReader(Protocol):
+    """Reads usage from a stream while it passes. Never raises, whatever the upstream sends."""
+
+    usage: Usage | None
+    """The provider's last statement; None until there is one, or when it cannot be trusted."""
+    usage_is_final: bool
+    """The statement is of the whole answer, not of a stream still running (`message_start`, continuous stats): until
+    then `usage.output_tokens` is only a lower bound."""
+    is_done: bool
+    """The dialect's end mark was seen: the answer is whole."""
+    error_seen: bool
+    """The provider sent an error event."""
+    deltas: int
+    """Events that brought generated content, counted once per choice."""
+    output_bytes: int
+    """UTF-8 bytes of generated text, reasoning and tool arguments seen."""
+    saw_output: bool
+    """Any generated content was seen."""
+    response_id: str | None
+    finish_reason: str | None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take what the upstream sent; return what goes to the client now (may be empty)."""
+
+    def end(self) -> bytes:
+        """The upstream closed: the bytes still held back."""
+
+
+class EventReader:
+    """A `StreamReader` over server-sent events; a dialect says what one event's data means (`read_data`)."""
+
+    __slots__ = (
+        "_dropped_last",
+        "_holds_back",
+        "_splitter",
+        "deltas",
+        "error_seen",
+        "finish_reason",
+        "is_done",
+        "output_bytes",
+        "response_id",
+        "usage",
+        "usage_is_final",
+    )
+
+    def __init__(self, *, holds_back: bool) -> None:
+        """`holds_back`: `read_data` may drop events, so partial events wait; else bytes pass at once."""
+        self._splitter = EventSplitter()
+        self._holds_back = holds_back
+        self._dropped_last = False
+        self.usage: Usage | None = None
+        self.usage_is_final = False
+        self.is_done = False
+        self.error_seen = False
+        self.deltas = 0
+        self.output_bytes = 0
+        self.response_id: str | None = None
+        self.finish_reason: str | None = None
+
+    @property
+    def saw_output(self) -> bool:
+        return self.deltas > 0
+
+    def read_data(self, data: bytes) -> bool:
+        """Take one event's data (may be empty); return whether the event is to be forwarded."""
+        raise AssertionError("a dialect defines this")
+
+    def feed(self, chunk: bytes) -> bytes:
+        splitter = self._splitter
+        if chunk.startswith(b"data: ") and chunk.find(b"\n") == len(chunk) - 2 and chunk.endswith(b"\n\n"):  # noqa: SIM102
+            # one whole event a chunk, as engines send them: no copy but the data
+            if splitter.is_between_events and b"\r" not in chunk:
+                self._dropped_last = not self.read_data(chunk[6:-2])
+                return b"" if self._dropped_last else chunk
+        kept = self._read_events(splitter.push(chunk))
+        if splitter.is_broken:
+            self.usage = None
+            kept.append(splitter.flush())
+        return b"".join(kept) if self._holds_back else chunk
+
+    def end(self) -> bytes:
+        rest = self._splitter.flush()
+        if rest and not self._splitter.is_broken:
+            # a server that omits the last blank line still means its event
+            kept = self._read_events([rest])
+            return b"".join(kept) if self._holds_back else b""
+        return rest if self._holds_back else b""
+
+    def _read_events(self, events: list[bytes]) -> list[bytes]:
+        kept = []
+        for event in events:
+            # a lone LF ends the event before it (its CR ended a chunk) and shares its fate
+            if event != b"\n":
+                self._dropped_last = not self.read_data(event_data(event))
+            if not self._dropped_last:
+                kept.append(event)
+        return kept
