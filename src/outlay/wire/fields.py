@@ -124,4 +124,5 @@ def _is_each_name_once(body: bytes, fields: Fields) -> bool:
         return True
     if spare != 2 * count - 1:
         return False
-    return body == b"{" + b", ".join([b'"%b": %b' % (n.encode(), v) for n, v in fields.items()]) + b"}"
+    members = [b'": '.join((name.encode(), value)) for name, value in fields.items()]
+    return body == b'{"' + b', "'.join(members) + b"}"

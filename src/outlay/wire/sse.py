@@ -13,6 +13,7 @@ MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 _EVENT_END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _BOM: Final = b"\xef\xbb\xbf"
 _LF: Final = 10
+_SPACE: Final = 32
 
 
 class EventSplitter:
@@ -22,12 +23,14 @@ class EventSplitter:
     (`b"\\n"`), which belongs to the event before it.
     """
 
-    __slots__ = ("_ended_in_cr", "_held", "_held_bytes", "is_broken")
+    __slots__ = ("_ended_in_cr", "_held", "_held_bytes", "is_between_events", "is_broken")
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._ended_in_cr = False
+        self.is_between_events = True
+        """Nothing is held, and no LF may still belong to the event before."""
         self.is_broken = False
         """An event was longer than MAX_EVENT_BYTES: nothing is held or cut any more."""
 
@@ -54,6 +57,7 @@ class EventSplitter:
         if not self.is_broken:
             done = self._cut(chunk, start, events)
         self._hold(chunk[done:])
+        self.is_between_events = not (self._held or self._ended_in_cr or self.is_broken)
         return events
 
     def flush(self) -> bytes:
@@ -62,11 +66,6 @@ class EventSplitter:
         self._held.clear()
         self._held_bytes = 0
         return rest
-
-    @property
-    def is_between_events(self) -> bool:
-        """Whether nothing is held and no LF may still belong to the event before."""
-        return not self._held and not self._ended_in_cr and not self.is_broken
 
     def _cut(self, data: bytes, start: int, events: list[bytes]) -> int:
         """Append the whole events of `data`, looking for ends from `start`; return where the last one ends."""
@@ -101,6 +100,11 @@ class EventSplitter:
 
 def event_data(event: bytes) -> bytes:
     """The `data` of one raw event, its lines joined by LF; empty if it has none (comments, `event:` alone)."""
+    start = event.find(b"data:")
+    is_at_line_start = start == 0 or (start > 0 and event[start - 1] == _LF)
+    if is_at_line_start and event.find(b"\n", start) == len(event) - 2 and b"\r" not in event:
+        # by far the most: the first data line is the last line
+        return event[start + 6 : -2] if event[start + 5] == _SPACE else event[start + 5 : -2]
     if event.startswith(_BOM):
         event = event[3:]
     if b"\r" in event:

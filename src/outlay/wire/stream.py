@@ -75,10 +75,14 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> bytes:
         splitter = self._splitter
-        if chunk.startswith(b"data: ") and chunk.find(b"\n") == len(chunk) - 2 and chunk.endswith(b"\n\n"):  # noqa: SIM102
-            # one whole event a chunk, as engines send them: no copy but the data
-            if splitter.is_between_events and b"\r" not in chunk:
+        whole = len(chunk) - 2
+        if whole > 0 and splitter.is_between_events and b"\r" not in chunk:
+            # one whole event a chunk, as engines send them: nothing to hold, and only the data to copy
+            if chunk.find(b"\n") == whole and chunk.endswith(b"\n") and chunk.startswith(b"data: "):
                 self._dropped_last = not self.read_data(chunk[6:-2])
+                return b"" if self._dropped_last else chunk
+            if chunk.find(b"\n\n") == whole:
+                self._dropped_last = not self.read_data(event_data(chunk))
                 return b"" if self._dropped_last else chunk
         kept = self._read_events(splitter.push(chunk))
         if splitter.is_broken:
