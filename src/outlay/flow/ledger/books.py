@@ -304,6 +304,11 @@ class Books:
         """Holds not yet ended."""
         return len(self._open)
 
+    @property
+    def held_nanos(self) -> int:
+        """Money in open holds."""
+        return sum(hold.nanos for hold in self._open.values())
+
     def hold_of(self, attempt_id: bytes) -> Hold | None:
         """An open hold by id."""
         return self._open.get(attempt_id)

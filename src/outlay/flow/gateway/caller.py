@@ -1,0 +1,155 @@
+"""Who calls and what goes on to the provider: one pass over a request's headers. No I/O.
+
+Identity comes from the key; clients may add run, agent, customer and tags where the key pins none. Nothing that
+authenticates to Outlay, and no hop-by-hop field, is forwarded.
+"""
+
+import msgspec
+
+from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.snapshot import KeySpec
+from outlay.flow.scope import MAX_TAGS, MAX_VALUE_LENGTH, Identity
+
+_FORWARD, _DROP, _BEARER, _KEY, _RUN, _AGENT, _CUSTOMER, _TAGS = range(8)
+
+_ACTIONS: dict[bytes, int] = {
+    **dict.fromkeys(
+        (
+            b"host",
+            b"connection",
+            b"content-length",
+            b"transfer-encoding",
+            b"accept-encoding",
+            b"content-encoding",
+            b"expect",
+            b"keep-alive",
+            b"te",
+            b"trailer",
+            b"upgrade",
+            b"proxy-authorization",
+            b"proxy-connection",
+            b"x-goog-api-key",
+            b"cookie",
+        ),
+        _DROP,
+    ),
+    b"authorization": _BEARER,
+    b"x-api-key": _KEY,
+    b"x-outlay-key": _KEY,
+    b"x-outlay-run": _RUN,
+    b"x-outlay-agent": _AGENT,
+    b"x-outlay-customer": _CUSTOMER,
+    b"x-outlay-tags": _TAGS,
+}
+
+
+class Caller:
+    """What one request's headers say."""
+
+    __slots__ = ("agent", "customer", "forwarded", "run", "secret", "tags")
+
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self.secret = self.run = self.agent = self.customer = self.tags = b""
+        forwarded: list[bytes] = []
+        actions = _ACTIONS
+        for name, value in headers:
+            action = actions.get(name, _FORWARD)
+            if action == _FORWARD:
+                if not name.startswith(b"x-outlay-"):
+                    forwarded += (name, b": ", value, b"\r\n")
+            elif action == _DROP:
+                continue
+            elif action == _BEARER:
+                if not self.secret and value[:7].lower() == b"bearer ":
+                    self.secret = value[7:].strip()
+            elif action == _KEY:
+                # x-outlay-key wins over what else may be there for the provider
+                if not self.secret or name == b"x-outlay-key":
+                    self.secret = value.strip()
+            elif action == _RUN:
+                self.run = value
+            elif action == _AGENT:
+                self.agent = value
+            elif action == _CUSTOMER:
+                self.customer = value
+            else:
+                self.tags = value
+        self.forwarded = b"".join(forwarded)
+
+    def identity(self, key: KeySpec, provider: str, model: str) -> Identity | Refusal:
+        """The caller's dimensions: pinned ones from the key, others from the headers."""
+        said = {}
+        for dimension, value, pinned in (
+            ("agent", self.agent, key.agent),
+            ("customer", self.customer, key.customer),
+            ("run", self.run, ""),
+        ):
+            text = _clean(value)
+            if text is None:
+                return _bad_header(dimension)
+            said[dimension] = pinned or text
+        tags = self._tags(key)
+        if isinstance(tags, Refusal):
+            return tags
+        return Identity(
+            org=key.org,
+            team=key.team,
+            project=key.project,
+            user=key.user,
+            key=key.name,
+            agent=said["agent"],
+            workload=key.workload,
+            deployment=key.deployment,
+            environment=key.environment,
+            customer=said["customer"],
+            run=said["run"],
+            model=model,
+            provider=provider,
+            tags=tags,
+        )
+
+    def _tags(self, key: KeySpec) -> tuple[tuple[str, str], ...] | Refusal:
+        tags: dict[str, str] = {}
+        if self.tags:
+            try:
+                tags = msgspec.json.decode(self.tags, type=dict[str, str])
+            except msgspec.DecodeError:
+                pairs = [part.partition(b"=") for part in self.tags.split(b",")]
+                for raw_name, equals, raw_value in pairs:
+                    clean_name, clean_value = _clean(raw_name.strip()), _clean(raw_value.strip())
+                    if not equals or not clean_name or clean_value is None:
+                        return _bad_header("tags")
+                    tags[clean_name] = clean_value
+            if len(tags) > MAX_TAGS:
+                return _bad_header("tags")
+            for name, value in tags.items():
+                if _clean(name.encode()) is None or _clean(value.encode()) is None or not name:
+                    return _bad_header("tags")
+        tags.update(key.tags)
+        return tuple(sorted(tags.items()))
+
+
+def _clean(value: bytes) -> str | None:
+    """A dimension's value, or None if it is too long or holds what no name should (controls, `*`)."""
+    if len(value) > MAX_VALUE_LENGTH:
+        return None
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if text.isprintable() and "*" not in text else None
+
+
+def _bad_header(dimension: str) -> Refusal:
+    name = f"x-outlay-{dimension}"
+    form = (
+        f"up to {MAX_TAGS} pairs as `name=value,name=value` or a JSON object of texts"
+        if dimension == "tags"
+        else "printable UTF-8 without `*`"
+    )
+    return Refusal(
+        400,
+        "bad_header",
+        f"{name} must be {form}, each value at most {MAX_VALUE_LENGTH} bytes.",
+        {"param": name},
+    )

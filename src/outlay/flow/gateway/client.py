@@ -1,0 +1,413 @@
+"""The client's side of HTTP/1.1: frames requests under limits, one at a time, and writes answers with back-pressure.
+
+Knows nothing of money. A complete `Request` goes to `Host.on_request`; the exchange that answers it writes here.
+"""
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import httptools
+
+from outlay.flow.gateway.snapshot import Settings
+
+MAX_PIPELINED = 16
+"""Requests of one connection that may wait for their turn; more close it."""
+MAX_URL_BYTES = 8 * 1024
+
+_STATUS_LINES: dict[int, bytes] = {
+    status: b"HTTP/1.1 %d %s\r\n" % (status, phrase)
+    for status, phrase in {
+        100: b"Continue",
+        200: b"OK",
+        201: b"Created",
+        202: b"Accepted",
+        204: b"No Content",
+        400: b"Bad Request",
+        401: b"Unauthorized",
+        402: b"Payment Required",
+        403: b"Forbidden",
+        404: b"Not Found",
+        405: b"Method Not Allowed",
+        408: b"Request Timeout",
+        409: b"Conflict",
+        413: b"Content Too Large",
+        415: b"Unsupported Media Type",
+        422: b"Unprocessable Content",
+        429: b"Too Many Requests",
+        431: b"Request Header Fields Too Large",
+        500: b"Internal Server Error",
+        502: b"Bad Gateway",
+        503: b"Service Unavailable",
+        504: b"Gateway Timeout",
+        529: b"Overloaded",
+    }.items()
+}
+
+
+def status_line(status: int) -> bytes:
+    """`HTTP/1.1 402 Payment Required` with its line end."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
+
+
+class Request:
+    """One framed request. Header names are lower-case; the body is decoded to identity."""
+
+    __slots__ = ("body", "headers", "is_http10", "keep_alive", "method", "path", "received_at")
+
+    method: bytes
+    path: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    keep_alive: bool
+    is_http10: bool
+    received_at: int
+
+
+class Answering(Protocol):
+    """Whoever answers the current request."""
+
+    def on_client_gone(self) -> None: ...
+    def on_client_writable(self, is_writable: bool) -> None: ...
+
+
+class Host(Protocol):
+    """What a client connection needs of the gateway."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def is_draining(self) -> bool: ...
+    def monotonic(self) -> int: ...
+    def on_request(self, connection: "ClientConnection", request: Request) -> None: ...
+    def may_continue(self, headers: list[tuple[bytes, bytes]]) -> bool: ...
+    def on_connected(self, connection: "ClientConnection") -> bool: ...
+    def on_disconnected(self, connection: "ClientConnection") -> None: ...
+    def fault_body(self, path: bytes, status: int, code: str, message: str) -> bytes: ...
+
+
+class BadRequest(Exception):
+    """Framing or limits are violated; the connection is answered and closed."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+class ClientConnection(asyncio.Protocol):
+    """See the module."""
+
+    __slots__ = (
+        "_backlog",
+        "_body",
+        "_body_bytes",
+        "_head_bytes",
+        "_headers",
+        "_headers_done",
+        "_host",
+        "_in_message",
+        "_is_chunked_answer",
+        "_parser",
+        "_ready",
+        "_url",
+        "answering",
+        "can_write",
+        "idle_since",
+        "is_closing",
+        "is_open",
+        "request",
+        "stalled_since",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._parser = httptools.HttpRequestParser(self)
+        self._ready: deque[Request] = deque()
+        self._backlog: list[bytes] = []
+        self._in_message = False
+        self._headers_done = True
+        self._is_chunked_answer = False
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self.answering: Answering | None = None
+        self.request: Request | None = None
+        self.can_write = True
+        self.is_open = False
+        self.is_closing = False
+        self.idle_since = host.monotonic()
+        self.stalled_since = 0
+
+    # -- asyncio ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.is_open = True
+        if not self._host.on_connected(self):
+            self._fail(
+                BadRequest(503, "too_many_connections", "the gateway has no room for another connection")
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        self._host.on_disconnected(self)
+        answering, self.answering = self.answering, None
+        if answering is not None:
+            answering.on_client_gone()
+        self._ready.clear()
+        self._backlog.clear()
+
+    def pause_writing(self) -> None:
+        self.can_write = False
+        self.stalled_since = self._host.monotonic()
+        if self.answering is not None:
+            self.answering.on_client_writable(False)
+
+    def resume_writing(self) -> None:
+        self.can_write = True
+        self.stalled_since = 0
+        if self.answering is not None:
+            self.answering.on_client_writable(True)
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_closing:
+            return
+        if self.request is not None:
+            # one at a time: what is pipelined behind a running request waits unread
+            self._backlog.append(data)
+            self.transport.pause_reading()
+            return
+        self._feed(data)
+        if self._ready:
+            self._next()
+
+    def _feed(self, data: bytes) -> None:
+        if not self._in_message or not self._headers_done:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(
+                BadRequest(400, "upgrade_not_supported", "this gateway does not switch protocols here")
+            )
+            return
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if isinstance(cause, BadRequest):
+                self._fail(cause)
+            else:
+                self._fail(BadRequest(400, "bad_http", "the request is not valid HTTP/1.1"))
+            return
+        if (
+            self._in_message
+            and not self._headers_done
+            and self._head_bytes > self._host.settings.max_header_bytes
+        ):
+            self._fail(BadRequest(431, "headers_too_large", "the request's header block is too large"))
+
+    # -- httptools --------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if len(self._ready) >= MAX_PIPELINED:
+            raise BadRequest(400, "too_many_pipelined", f"at most {MAX_PIPELINED} requests may be pipelined")
+        self._in_message = True
+        self._headers_done = False
+        self._url = b""
+        self._headers = []
+        self._body = []
+        self._body_bytes = 0
+        self.idle_since = self._host.monotonic()
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) > MAX_URL_BYTES:
+            raise BadRequest(431, "url_too_long", "the request's address is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._headers_done = True
+        self._head_bytes = 0
+        headers = self._headers
+        settings = self._host.settings
+        if len(headers) > settings.max_headers:
+            raise BadRequest(
+                431, "too_many_headers", f"at most {settings.max_headers} header fields are taken"
+            )
+        for name, value in headers:
+            if name == b"content-length":
+                if len(value) > 12 or int(value) > settings.max_body_bytes:
+                    raise _too_large(settings)
+            elif name == b"expect":
+                if value.lower() != b"100-continue":
+                    raise BadRequest(400, "bad_expect", "only `Expect: 100-continue` is understood")
+                if self.request is None and not self._ready and self._host.may_continue(headers):
+                    self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > self._host.settings.max_body_bytes:
+            raise _too_large(self._host.settings)
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        request = Request()
+        parser = self._parser
+        request.method = parser.get_method()
+        request.path = self._url
+        request.headers = self._headers
+        request.keep_alive = parser.should_keep_alive()
+        request.is_http10 = parser.get_http_version() == "1.0"
+        body = self._body
+        request.body = body[0] if len(body) == 1 else b"".join(body)
+        request.received_at = self._host.monotonic()
+        for name, value in request.headers:
+            if name == b"content-encoding" and value.lower() != b"identity":
+                request.body = decoded(request.body, value.lower(), self._host.settings)
+        self._ready.append(request)
+
+    # -- turns ------------------------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        request = self._ready.popleft()
+        self.request = request
+        self._host.on_request(self, request)
+
+    def end_turn(self) -> None:
+        """The current request is answered whole: close, or go on with what was pipelined."""
+        request, self.request = self.request, None
+        self.answering = None
+        if not self.is_open:
+            return
+        if (request is not None and not request.keep_alive) or self._host.is_draining:
+            self.close()
+            return
+        self.idle_since = self._host.monotonic()
+        if self._ready:
+            self._next()
+            return
+        if self._backlog:
+            backlog, self._backlog = self._backlog, []
+            self.transport.resume_reading()
+            for at, data in enumerate(backlog):
+                self._feed(data)
+                if self._ready:
+                    self._backlog = backlog[at + 1 :]
+                    self._next()
+                    return
+
+    # -- answers ----------------------------------------------------------------------------------------------
+
+    def write_whole(self, status: int, head: bytes, body: bytes) -> None:
+        """A complete answer; `head` are header lines, each with its line end, without content-length."""
+        request = self.request
+        if request is not None and not request.keep_alive:
+            head += b"connection: close\r\n"
+        self.transport.write(
+            b"%bcontent-length: %d\r\n%b\r\n%b" % (status_line(status), len(body), head, body)
+        )
+        self.end_turn()
+
+    def begin_stream(self, status: int, head: bytes) -> None:
+        """Begin an answer of unknown length."""
+        request = self.request
+        self._is_chunked_answer = request is not None and not request.is_http10
+        if self._is_chunked_answer:
+            head += b"transfer-encoding: chunked\r\n"
+        if request is not None and (not request.keep_alive or not self._is_chunked_answer):
+            request.keep_alive = False
+            head += b"connection: close\r\n"
+        self.transport.write(status_line(status) + head + b"\r\n")
+
+    def write_part(self, data: bytes) -> None:
+        """A piece of a begun answer; empty pieces are left out (an empty chunk would end it)."""
+        if data:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked_answer else data)
+
+    def end_stream(self) -> None:
+        """The begun answer is whole."""
+        if self._is_chunked_answer:
+            self.transport.write(b"0\r\n\r\n")
+        self.end_turn()
+
+    def break_stream(self) -> None:
+        """The begun answer stays incomplete: close without the last chunk, so that the client can tell."""
+        self.request = None
+        self.answering = None
+        self.close()
+
+    def close(self) -> None:
+        """Close after what is written."""
+        self.is_closing = True
+        if self.is_open:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.is_closing = True
+        if self.is_open:
+            self.transport.abort()
+
+    def overdue(self, now: int) -> None:
+        """Time limits; called a few times a second with monotonic ns."""
+        settings = self._host.settings
+        waited_s = (now - self.idle_since) // 1_000_000_000
+        if self.stalled_since and (now - self.stalled_since) // 1_000_000_000 >= settings.client_stall_s:
+            self.abort()
+        elif self.request is not None or self.is_closing:
+            return
+        elif not self._in_message:
+            if waited_s >= settings.keepalive_s:
+                self.close()
+        elif waited_s >= (settings.body_timeout_s if self._headers_done else settings.header_timeout_s):
+            self._fail(BadRequest(408, "request_timeout", "the request did not arrive in time"))
+
+    def _fail(self, error: BadRequest) -> None:
+        if self.is_closing or not self.is_open:
+            return
+        if self.request is None:
+            body = self._host.fault_body(self._url, error.status, error.code, error.message)
+            head = b"content-type: application/json\r\nx-should-retry: false\r\nconnection: close\r\n"
+            self.transport.write(
+                b"%bcontent-length: %d\r\n%b\r\n%b" % (status_line(error.status), len(body), head, body)
+            )
+        self.close()
+
+
+def decoded(body: bytes, encoding: bytes, settings: Settings) -> bytes:
+    """The identity form of a gzip or deflate body, under the body limit. Raises BadRequest."""
+    if encoding in (b"gzip", b"x-gzip"):
+        inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    elif encoding == b"deflate":
+        inflate = zlib.decompressobj()
+    else:
+        raise BadRequest(415, "unsupported_encoding", "content-encoding must be identity, gzip or deflate")
+    try:
+        plain = inflate.decompress(body, settings.max_body_bytes + 1)
+    except zlib.error as error:
+        raise BadRequest(400, "bad_encoding", "the request body is not valid compressed data") from error
+    if len(plain) > settings.max_body_bytes:
+        raise _too_large(settings)
+    if not inflate.eof or inflate.unused_data:
+        raise BadRequest(400, "bad_encoding", "the request body's compressed data is incomplete")
+    return plain
+
+
+def _too_large(settings: Settings) -> BadRequest:
+    return BadRequest(
+        413,
+        "body_too_large",
+        f"the request body is larger than {settings.max_body_bytes} bytes (max_body_bytes)",
+    )
+
+
+Factory = Callable[[], ClientConnection]

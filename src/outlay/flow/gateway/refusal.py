@@ -1,0 +1,76 @@
+"""Why a call was refused, as the caller reads it: status, code, one sentence, and the budget's figures. No I/O."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from outlay.flow.authorize import Denied, Reason
+from outlay.flow.gateway.snapshot import Disclose, Settings
+from outlay.kernel.money import format_usd
+
+STATUS = {Reason.BUDGET_SPENT: 402, Reason.CALL_TOO_LARGE: 402, Reason.BUDGET_BUSY: 429}
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """An answer that Outlay gives itself. `fields` join the vendor's error object."""
+
+    status: int
+    code: str
+    message: str
+    fields: Mapping[str, object] = {}
+    retry_after_s: int | None = None
+
+
+def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int) -> Refusal:
+    """The refusal of a denied hold. Amounts of budgets above the caller's own scope only if settings say so."""
+    account = denied.account
+    budget = account.budget
+    resets_at = account.resets_at(now)
+    fields: dict[str, object] = {"budget": budget.name, "scope": account.scope}
+    told = budget.is_own or settings.disclose is Disclose.ALL
+    if told:
+        fields.update(
+            currency="USD",
+            limit=format_usd(denied.limit_nanos),
+            spent=format_usd(denied.spent_nanos),
+            held=format_usd(denied.held_nanos),
+            needed=format_usd(denied.needed_nanos),
+        )
+    fields["resets_at"] = None if resets_at is None else _iso(resets_at)
+    if settings.raise_url:
+        fields["raise_url"] = settings.raise_url.replace("{request_id}", request_id)
+    if denied.reason is Reason.CALL_TOO_LARGE:
+        fields["fits_max_tokens"] = denied.fits_max_tokens
+    is_busy = denied.reason is Reason.BUDGET_BUSY
+    return Refusal(
+        STATUS[denied.reason],
+        denied.reason.value,
+        _sentence(denied, told, resets_at),
+        fields,
+        settings.retry_after_s if is_busy else None,
+    )
+
+
+def _sentence(denied: Denied, told: bool, resets_at: int | None) -> str:
+    account = denied.account
+    name = f"Budget {account.budget.name!r} ({account.scope})"
+    figures = ""
+    if told:
+        figures = (
+            f": ${format_usd(denied.spent_nanos)} spent and ${format_usd(denied.held_nanos)} held"
+            f" of ${format_usd(denied.limit_nanos)}, this call may need ${format_usd(denied.needed_nanos)}"
+        )
+    if denied.reason is Reason.BUDGET_BUSY:
+        return f"{name} is busy{figures}. Calls in flight hold the rest; try again shortly."
+    until = "It does not reset." if resets_at is None else f"It resets at {_iso(resets_at)}."
+    if denied.reason is Reason.CALL_TOO_LARGE:
+        fits = denied.fits_max_tokens or 0
+        return (
+            f"{name} cannot cover this call{figures}. It fits with an output limit of {fits} tokens. {until}"
+        )
+    return f"{name} is spent{figures}. {until}"
+
+
+def _iso(nanos: int) -> str:
+    return datetime.fromtimestamp(nanos // 1_000_000_000, UTC).isoformat().replace("+00:00", "Z")

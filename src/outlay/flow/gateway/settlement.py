@@ -1,0 +1,95 @@
+"""From what was observed of a call to how its hold ends. Pure: no I/O, no clock, no balances."""
+
+import msgspec
+
+from outlay.flow.gateway.snapshot import Provider
+from outlay.flow.ledger.books import Basis, Status
+from outlay.flow.outcome import Failure, Verdict, verdict
+from outlay.kernel.clock import UnixNanos
+from outlay.kernel.money import line_bound
+from outlay.lookup.book import PriceBook
+from outlay.lookup.cost import Cost, Quote, cost
+from outlay.lookup.price import ModelPrice
+from outlay.wire.intent import CallIntent, Usage
+from outlay.wire.stream import StreamReader
+
+RUN_AHEAD_TOKENS = 32
+"""Output an engine may have made but not sent when a stream is cancelled (scheduler steps and socket buffers)."""
+
+
+class Settlement(msgspec.Struct, frozen=True, gc=False):
+    """How a hold ends, before it is numbered: the price used may be the served model's."""
+
+    status: Status
+    basis: Basis
+    cost_nanos: int
+    usage: Usage | None = None
+    price: ModelPrice | None = None
+    """None: the hold's own price."""
+    reason: str | None = None
+
+
+class Terms(msgspec.Struct, frozen=True, gc=False):
+    """What was agreed when the hold was placed."""
+
+    provider: Provider
+    model: str
+    """As asked of the provider."""
+    intent: CallIntent
+    price: ModelPrice
+    quote: Quote
+    book: PriceBook
+
+
+def settle_usage(terms: Terms, usage: Usage, at: UnixNanos) -> Settlement:
+    """Book what the provider says it served, at the served model's price where that is known."""
+    price, reason = terms.price, None
+    served = usage.model
+    if served is not None and served not in (terms.model, price.model):
+        found = terms.book.find(terms.provider.prices, served, at)
+        if isinstance(found, ModelPrice) and (price.is_ceiling or not found.is_ceiling):
+            price = found
+        else:
+            reason = f"served model {served[:80]!r} has no price; the requested model's was used"
+    result = cost(price, usage, at, terms.intent)
+    if isinstance(result, Cost):
+        basis = Basis.CEILING if price.is_ceiling else Basis.METERED
+        return Settlement(Status.SETTLED, basis, result.total_nanos, usage, price, reason)
+    return Settlement(
+        Status.SETTLED, Basis.OUTCOME_UNKNOWN, terms.quote.total_nanos, usage, None, result.reason
+    )
+
+
+def settle_failure(
+    terms: Terms, failure: Failure, reader: StreamReader | None, at: UnixNanos, reason: str
+) -> Settlement:
+    """Book a call that broke, by the provider's row of the table; final usage, where it came, beats the table."""
+    if reader is not None and reader.usage is not None and reader.finish_reason is not None:
+        return settle_usage(terms, reader.usage, at)
+    found = verdict(terms.provider.billing, failure, has_hidden_output=terms.provider.has_hidden_output)
+    text = f"{failure.value}: {reason}" if reason else failure.value
+    if found is Verdict.VOID:
+        return Settlement(Status.VOID, Basis.VOID, 0, reason=text)
+    if found is Verdict.FULL:
+        return Settlement(Status.SETTLED, Basis.FULL, terms.quote.total_nanos, reason=text)
+    if found is Verdict.COUNTED and reader is not None:
+        run_ahead = 0 if failure is Failure.NO_USAGE else RUN_AHEAD_TOKENS
+        # a token of a byte-level tokenizer is at least one byte, so bytes seen bound tokens made
+        return _counted(terms, max(reader.output_bytes, reader.deltas) + run_ahead, text)
+    return Settlement(Status.SETTLED, Basis.OUTCOME_UNKNOWN, terms.quote.total_nanos, reason=text)
+
+
+def settle_silent(terms: Terms, output_bytes: int, reason: str) -> Settlement:
+    """Book a whole, readable answer that does not say its usage."""
+    found = verdict(
+        terms.provider.billing, Failure.NO_USAGE, has_hidden_output=terms.provider.has_hidden_output
+    )
+    if found is Verdict.COUNTED:
+        return _counted(terms, output_bytes, reason)
+    return Settlement(Status.SETTLED, Basis.OUTCOME_UNKNOWN, terms.quote.total_nanos, reason=reason)
+
+
+def _counted(terms: Terms, output_tokens: int, reason: str) -> Settlement:
+    quote = terms.quote
+    bound = quote.input_nanos + quote.fees_nanos + line_bound(output_tokens, quote.output_rate)
+    return Settlement(Status.SETTLED, Basis.COUNTED, min(bound, quote.total_nanos), reason=reason)
