@@ -132,6 +132,11 @@ class PriceBook:
         """The feed underneath."""
         return self._feed
 
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """What the operator said, in order."""
+        return self._overrides
+
     def find(self, provider: str, model: str, at: UnixNanos) -> ModelPrice | UnknownPrice:
         """The price of `model` (any alias or dated name) at `provider` (its price source name) in force at `at`."""
         entry = self._memo.get((provider, model))
@@ -259,7 +264,7 @@ class PriceBook:
         return None
 
     def _unknown(self, provider: str, model: str, reason: str) -> UnknownPrice:
-        names = self.names(provider)
+        names = tuple(name for name in self.names(provider) if name != model)
         if len(names) > _NEAREST_CANDIDATES:
             start = model.lower()[:3]
             names = tuple(name for name in names if start in name)[:_NEAREST_CANDIDATES]

@@ -8,6 +8,7 @@ does nothing to any other. Where the truth is not known the model is refused or 
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -46,12 +47,14 @@ class MoreTier(msgspec.Struct, frozen=True, gc=False, tag="tier"):
 
 
 class PeakHours(msgspec.Struct, frozen=True, gc=False, tag="peak"):
-    """Daily windows at `permille` of the off-peak rates. `off_peak_input` is what the feed must say to be replaced."""
+    """Off-peak rates, and daily windows at `permille` of them; replaces all windows that the feed has."""
 
-    off_peak_input: int
+    expects: tuple[int, ...]
+    """Base input rates of the feed that are replaced; anything else is newer than this correction."""
     off_peak: Rates
     permille: int
     minutes: tuple[tuple[int, int], ...]
+    """UTC, half-open. Empty: one rate all day."""
     weekdays: tuple[int, ...] | None
 
 
@@ -115,23 +118,40 @@ _PEAK_MINUTES = ((60, 240), (360, 600))
 """01:00-04:00 and 06:00-10:00 UTC (09:00-12:00 and 14:00-18:00 in Beijing: the same day in both)."""
 _WORKDAYS = (0, 1, 2, 3, 4)
 _V4_START, _WEEKEND_START, _V41_START = utc(2026, 8, 16, 16), utc(2026, 8, 22, 16), utc(2026, 9, 10)
-_V4_FLASH = usd("0.22", "0.66", "0.007")
-_V41_FLASH = usd("0.15", "0.60", "0.003")
-_V4_PRO = usd("0.66", "1.98", "0.022")
+_FLASH_BEFORE, _V4_FLASH, _V41_FLASH = (
+    usd("0.14", "0.28", "0.0028"),
+    usd("0.22", "0.66", "0.007"),
+    usd("0.15", "0.60", "0.003"),
+)
+_PRO_BEFORE, _V4_PRO = usd("0.435", "0.87", "0.003625"), usd("0.66", "1.98", "0.022")
 
 
-def _peak(
-    name: str, models: str, off_peak: Rates, period: tuple[UnixNanos, UnixNanos | None], is_weekly: bool
-) -> Correction:
+class _Hours(NamedTuple):
+    """DeepSeek's schedules: none before 2026-08-16T16:00Z, daily until the weekend rule, then on weekdays."""
+
+    minutes: tuple[tuple[int, int], ...]
+    weekdays: tuple[int, ...] | None
+    since: UnixNanos | None
+    until: UnixNanos | None
+
+
+_FLAT = _Hours((), None, None, _V4_START)
+_DAILY = _Hours(_PEAK_MINUTES, None, _V4_START, _WEEKEND_START)
+_WEEKDAYS = _Hours(_PEAK_MINUTES, _WORKDAYS, _WEEKEND_START, None)
+
+
+def _peak(models: str, off_peak: Rates, hours: _Hours, expects: tuple[Rates, ...]) -> Correction:
     return Correction(
-        name=name,
+        name="deepseek-hours",
         provider="deepseek",
         models=models,
-        change=PeakHours(off_peak.input, off_peak, 2000, _PEAK_MINUTES, _WORKDAYS if is_weekly else None),
+        change=PeakHours(
+            tuple(rates.input for rates in expects), off_peak, 2000, hours.minutes, hours.weekdays
+        ),
         source=_DEEPSEEK_PRICES,
         read_on="2026-11-23",
-        valid_from=period[0],
-        valid_to=period[1],
+        valid_from=hours.since,
+        valid_to=hours.until,
     )
 
 
@@ -161,6 +181,15 @@ CORRECTIONS: tuple[Correction, ...] = (
         models=r"claude-(opus|sonnet)-(4-[6-9]|[5-9].*)|claude-haiku-[5-9].*|claude-(fable|mythos)-.*",
         change=Uplift({"us": 1100}),
         source=_CLAUDE_RESIDENCY,
+        read_on="2026-11-23",
+    ),
+    # "Requests sent to the US regional endpoint ... are billed at 1.1x the global token rates"
+    Correction(
+        name="xai-us-endpoint",
+        provider="x-ai",
+        models=r"grok-.*",
+        change=Uplift({"us": 1100}),
+        source="https://docs.x.ai/developers/pricing",
         read_on="2026-11-23",
     ),
     # "The cache write price is for 30 minutes of retention. A 12-hour cache write costs $5" (at 2.50): twice.
@@ -211,13 +240,13 @@ CORRECTIONS: tuple[Correction, ...] = (
     ),
     # The feed cannot say "on weekdays" nor date its hours. Weekends are off-peak from 2026-08-23 in Beijing. Chinese
     # public holidays are off-peak too; they are not modelled (the peak price is charged: never too little).
-    _peak("deepseek-pro-peak", r"deepseek-v4-pro", _V4_PRO, (_V4_START, _WEEKEND_START), False),
-    _peak("deepseek-pro-peak-weekdays", r"deepseek-v4-pro", _V4_PRO, (_WEEKEND_START, None), True),
-    _peak("deepseek-flash-peak", r"deepseek-v4-flash", _V4_FLASH, (_V4_START, _WEEKEND_START), False),
-    _peak(
-        "deepseek-flash-peak-weekdays", r"deepseek-v4-flash", _V4_FLASH, (_WEEKEND_START, _V41_START), True
-    ),
-    _peak("deepseek-4.1-flash-peak", r"deepseek-(v4-)?flash", _V41_FLASH, (_V41_START, None), True),
+    _peak("deepseek-v4-pro", _PRO_BEFORE, _FLAT, (_PRO_BEFORE,)),
+    _peak("deepseek-v4-pro", _V4_PRO, _DAILY, (_PRO_BEFORE, _V4_PRO)),
+    _peak("deepseek-v4-pro", _V4_PRO, _WEEKDAYS, (_V4_PRO,)),
+    _peak("deepseek-v4-flash", _FLASH_BEFORE, _FLAT, (_FLASH_BEFORE,)),
+    _peak("deepseek-v4-flash", _V4_FLASH, _DAILY, (_FLASH_BEFORE, _V4_FLASH)),
+    _peak("deepseek-v4-flash", _V4_FLASH, _WEEKDAYS._replace(until=_V41_START), (_V4_FLASH,)),
+    _peak("deepseek-(v4-)?flash", _V41_FLASH, _WEEKDAYS._replace(since=_V41_START), (_V41_FLASH,)),
     # The feed's last row for these is of early 2025; the API serves other models under the names, or none.
     Correction(
         name="deepseek-retired-aliases",
@@ -263,7 +292,7 @@ CORRECTIONS: tuple[Correction, ...] = (
 )
 
 
-def _gpt_6_2(model: str, short: Rates, long: Rates) -> AddedModel:
+def _gpt_6_2(model: str, source: str, short: Rates, long: Rates) -> AddedModel:
     def tier(name: str, permille: int) -> tuple[str, Variant]:
         rates, above = scale_rates(short, permille), scale_rates(long, permille)
         return name, Variant(rates, (Tier(272_000, above),))
@@ -275,7 +304,7 @@ def _gpt_6_2(model: str, short: Rates, long: Rates) -> AddedModel:
             price_id=PriceId("outlay-corrections"),
             provider="openai",
             model=model,
-            source=f"https://developers.openai.com/api/docs/models/{model}, read 2026-11-23",
+            source=f"{source}, read 2026-11-23",
             rates=short,
             tiers=(Tier(272_000, long),),
             variants=dict([tier("batch", 500), tier("fast", 2000), tier("priority", 2000)]),
@@ -285,14 +314,27 @@ def _gpt_6_2(model: str, short: Rates, long: Rates) -> AddedModel:
             standard_tiers=("default", "standard"),
             writes_cache_unasked=True,
         ),
-        source=f"https://developers.openai.com/api/docs/models/{model}",
+        source=source,
         read_on="2026-11-23",
         valid_from=utc(2026, 11, 17),
     )
 
 
 ADDED_MODELS: tuple[AddedModel, ...] = (
-    _gpt_6_2("gpt-6.2-sol", usd("2", "10", "0.10", "2.50"), usd("4", "15", "0.20", "5")),
+    _gpt_6_2(
+        "gpt-6.2-sol",
+        "https://developers.openai.com/api/docs/models/gpt-6.2-sol",
+        usd("2", "10", "0.10", "2.50"),
+        usd("4", "15", "0.20", "5"),
+    ),
+    # The vendor's own page could not be read: input, output and cached input from two reports of it, the cache write
+    # and the long-context rates by the rule that the vendor states for the whole family (1.25x; 2x, 1.5x).
+    _gpt_6_2(
+        "gpt-6.2-astra",
+        "second-hand: https://github.com/BerriAI/litellm/discussions/52347",
+        usd("8", "40", "0.40", "10"),
+        usd("16", "60", "0.80", "20"),
+    ),
 )
 
 
@@ -341,7 +383,7 @@ def apply(price: ModelPrice, entry: Correction) -> ModelPrice:
                 )
                 changed = replace(price, variants=price.variants | {name: variant})
         case PeakHours() as peak:
-            if price.rates.input == peak.off_peak_input:
+            if price.rates.input in peak.expects:
                 changed = replace(price, rates=peak.off_peak, windows=_windows(peak))
         case Refusal():
             pass
