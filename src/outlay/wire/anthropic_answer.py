@@ -180,7 +180,7 @@ class MessagesStream(EventReader):
         """An event of unknown shape: what usage it stated is unknown, and its bytes count as output."""
         if b'"error"' in data[:64]:
             self.error_seen = True
-        elif b'"usage"' in data:
+        elif b'"usage"' in data and not self._is_ending:
             self.usage = None
             self._stated = _Usage()  # without totals nothing later can make it whole by accident
         self.deltas += 1

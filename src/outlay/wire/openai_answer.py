@@ -170,7 +170,7 @@ class ChatStream(EventReader):
         """A chunk of unknown shape: what usage it stated is unknown, and its bytes count as output."""
         if b'"error"' in data:
             self.error_seen = True
-        elif b'"usage"' in data:
+        elif b'"usage"' in data and not self._is_ending:
             self.usage = None
         self.deltas += 1
         self.output_bytes += len(data)

@@ -40,6 +40,7 @@ class EventReader:
     __slots__ = (
         "_dropped_last",
         "_holds_back",
+        "_is_ending",
         "_splitter",
         "deltas",
         "error_seen",
@@ -56,6 +57,7 @@ class EventReader:
         self._splitter = EventSplitter()
         self._holds_back = holds_back
         self._dropped_last = False
+        self._is_ending = False
         self.usage: Usage | None = None
         self.usage_is_final = False
         self.is_done = False
@@ -93,7 +95,8 @@ class EventReader:
     def end(self) -> bytes:
         rest = self._splitter.flush()
         if rest and not self._splitter.is_broken:
-            # a server that omits the last blank line still means its event
+            # a server that omits the last blank line still means its event; a cut one says nothing about usage
+            self._is_ending = True
             kept = self._read_events([rest])
             return b"".join(kept) if self._holds_back else b""
         return rest if self._holds_back else b""

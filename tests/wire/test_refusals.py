@@ -1,0 +1,142 @@
+"""Error bodies and events, as the vendors' own SDKs take them; routes; changes to bodies."""
+
+import json
+from collections.abc import Iterator
+
+import anthropic as anthropic_sdk
+import msgspec
+import openai as openai_sdk
+import pytest
+from anthropic.types import ErrorResponse
+from openai.types.shared import ErrorObject
+
+from outlay.wire.body import insert_field, replace_fields, with_stream_usage
+from outlay.wire.intent import Dialect, Operation
+from outlay.wire.refusal import error_body, error_type, stream_error_event
+from outlay.wire.routes import find_route
+
+FIELDS = {"budget": "team-a", "needed": "0.12", "message": "not this one", "param": "max_tokens"}
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422, 429, 500, 503, 529])
+def test_openai_bodies(status: int) -> None:
+    body = json.loads(error_body(Dialect.OPENAI, status, "budget_spent", "No money.", FIELDS, "req_1"))
+    error = ErrorObject.model_validate(body["error"])
+    assert (error.code, error.message, error.param) == ("budget_spent", "No money.", "max_tokens")
+    assert error.type == error_type(Dialect.OPENAI, status)
+    assert (body["error"]["budget"], body["error"]["request_id"]) == ("team-a", "req_1")
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422, 429, 500, 503, 504, 529])
+def test_anthropic_bodies(status: int) -> None:
+    body = error_body(Dialect.ANTHROPIC, status, "budget_spent", "No money.", FIELDS, "req_1")
+    whole = ErrorResponse.model_validate_json(body)
+    assert whole.request_id == "req_1"
+    assert (whole.error.message, whole.error.type) == ("No money.", error_type(Dialect.ANTHROPIC, status))
+    assert json.loads(body)["error"]["code"] == "budget_spent"
+
+
+def test_a_spent_budget_is_a_billing_matter() -> None:
+    assert error_type(Dialect.ANTHROPIC, 402) == "billing_error"
+    assert error_type(Dialect.OPENAI, 402) == "budget_exceeded"
+
+
+def sdk_stream(dialect: Dialect, raw: bytes) -> Iterator[object]:
+    """The SDK's own reading of a 200 stream."""
+    if dialect is Dialect.OPENAI:
+        decoder = openai_sdk._streaming.SSEDecoder()
+    else:
+        decoder = anthropic_sdk._streaming.SSEDecoder()
+    yield from decoder.iter_bytes(iter([raw]))
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_stream_errors_are_one_event(dialect: Dialect) -> None:
+    (event,) = sdk_stream(dialect, stream_error_event(dialect, "run_killed", "Stopped.", {"run": "r1"}))
+    body = event.json()  # type: ignore[attr-defined]
+    assert body["error"]["code"] == "run_killed" and body["error"]["message"] == "Stopped."
+    # what makes each SDK raise: OpenAI's looks for `error` in the data, Anthropic's at the event's name
+    assert event.event == ("error" if dialect is Dialect.ANTHROPIC else None)  # type: ignore[attr-defined]
+    assert body["error"]["run"] == "r1"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "expected"),
+    [
+        ("POST", "/v1/chat/completions", (Dialect.OPENAI, Operation.CHAT)),
+        ("POST", "/v1/chat/completions?x=/..", (Dialect.OPENAI, Operation.CHAT)),
+        ("POST", "/v1/embeddings", (Dialect.OPENAI, Operation.EMBEDDINGS)),
+        ("POST", "/v1/messages", (Dialect.ANTHROPIC, Operation.MESSAGES)),
+        ("POST", "/v1/messages?beta=true", (Dialect.ANTHROPIC, Operation.MESSAGES)),
+        ("POST", "/v1/messages/count_tokens", (Dialect.ANTHROPIC, Operation.COUNT_TOKENS)),
+        ("GET", "/v1/models", (Dialect.OPENAI, Operation.MODELS)),
+        ("GET", "/v1/models/gpt-5", (Dialect.OPENAI, Operation.MODELS)),
+        ("GET", "/v1/models/org/name:tag", (Dialect.OPENAI, Operation.MODELS)),
+        ("GET", "/v1/chat/completions", None),
+        ("POST", "/v1/chat/completions/", None),
+        ("POST", "//v1/chat/completions", None),
+        ("POST", "/v1//chat/completions", None),
+        ("POST", "/V1/chat/completions", None),
+        ("POST", "/v1/x/../chat/completions", None),
+        ("POST", "/v1/chat%2fcompletions", None),
+        ("POST", "/v1/chat/completions;x", None),
+        ("POST", "/v1/chat/completions#x", None),
+        ("POST", "http://h/v1/chat/completions", None),
+        ("POST", "/chat/completions", None),
+        ("POST", "", None),
+        ("GET", "/v1/models/", None),
+        ("GET", "/v1/models/..", None),
+        ("GET", "/v1/models/a/../../chat", None),
+        ("GET", "/v1/models/a%2fb", None),
+        ("GET", "/v1/models/a//b", None),
+        ("GET", "/v1/models/a\\b", None),
+        ("DELETE", "/v1/models/gpt-5", None),
+        ("POST", "/v1/responses", None),
+    ],
+)
+def test_routes(method: str, target: str, expected: tuple[Dialect, Operation] | None) -> None:
+    assert find_route(method, target) == expected
+
+
+def test_models_exist_in_both_dialects() -> None:
+    for path in ("/v1/models", "/v1/models/claude-x"):
+        assert find_route("GET", path, has_anthropic_version=True) == (Dialect.ANTHROPIC, Operation.MODELS)
+    route = find_route("POST", "/v1/chat/completions", has_anthropic_version=True)
+    assert route == (Dialect.OPENAI, Operation.CHAT)
+
+
+def test_inserting_keeps_every_byte() -> None:
+    body = b'{ "model" : "m{}" ,\n "x": {"a": [1, 2.50]} }\n'
+    changed = insert_field(body, "max_tokens", 7)
+    assert changed == b'{ "model" : "m{}" ,\n "x": {"a": [1, 2.50]} ,"max_tokens":7}'
+    assert json.loads(changed) == {**json.loads(body), "max_tokens": 7}
+
+
+def test_replacing_keeps_other_values_and_order() -> None:
+    body = b'{"max_tokens": 9, "t": 1.50, "x": {"max_tokens":  1}}'
+    assert (
+        replace_fields(body, {"max_tokens": 3, "n": 1})
+        == b'{"max_tokens":3,"t":1.50,"x":{"max_tokens":  1},"n":1}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"a":1}', {"a": 1, "stream_options": {"include_usage": True}}),
+        (b'{"stream_options":null}', {"stream_options": {"include_usage": True}}),
+        (
+            b'{"stream_options":{"include_usage":false,"k":[1]}}',
+            {"stream_options": {"include_usage": True, "k": [1]}},
+        ),
+    ],
+)
+def test_asking_for_stream_usage(body: bytes, expected: object) -> None:
+    assert json.loads(with_stream_usage(body)) == expected
+
+
+def test_a_body_that_is_no_object_is_not_changed() -> None:
+    with pytest.raises(ValueError, match="subsection not found"):
+        insert_field(b"[]", "n", 1)
+    with pytest.raises(msgspec.DecodeError):
+        replace_fields(b"[]", {"n": 1})
