@@ -112,6 +112,12 @@ def test_inserting_keeps_every_byte() -> None:
     assert json.loads(changed) == {**json.loads(body), "max_tokens": 7}
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_t\\u006fkens"])
+def test_inserting_never_writes_a_name_twice(name: str) -> None:
+    body = b'{"model":"m","%b":null}' % name.encode()
+    assert insert_field(body, "max_tokens", 7) == b'{"model":"m","max_tokens":7}'
+
+
 def test_replacing_keeps_other_values_and_order() -> None:
     body = b'{"max_tokens": 9, "t": 1.50, "x": {"max_tokens":  1}}'
     assert (

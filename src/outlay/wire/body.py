@@ -5,17 +5,23 @@ from typing import Final
 
 import msgspec
 
+from outlay.wire.fields import has_escaped_ascii
+
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def insert_field(body: bytes, name: str, value: object) -> bytes:
-    """The body with `"name":value` appended before its last `}`.
+    """The body with `"name":value` appended before its last `}`, or set in place if it is there (as `null`).
 
-    The body is a JSON object with at least one field and without `name`, as `parse_*` has accepted it.
-    Raises ValueError if it has no `}`.
+    The body is a JSON object with at least one field, as `parse_*` has accepted it. Raises ValueError if it has no
+    `}`.
     """
+    quoted = msgspec.json.encode(name)
+    if quoted in body or has_escaped_ascii(body):
+        # the name may be there with null, plain or escaped: never send a field twice
+        return replace_fields(body, {name: value})
     end = body.rindex(b"}")
-    return b"%b,%b:%b}" % (body[:end], msgspec.json.encode(name), msgspec.json.encode(value))
+    return b"%b,%b:%b}" % (body[:end], quoted, msgspec.json.encode(value))
 
 
 def replace_fields(body: bytes, changes: Mapping[str, object]) -> bytes:

@@ -22,10 +22,12 @@ class StreamReader(Protocol):
     """Events that brought generated content, counted once per choice."""
     output_bytes: int
     """UTF-8 bytes of generated text, reasoning and tool arguments seen."""
-    saw_output: bool
-    """Any generated content was seen."""
     response_id: str | None
     finish_reason: str | None
+
+    @property
+    def saw_output(self) -> bool:
+        """Any generated content was seen."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what the upstream sent; return what goes to the client now (may be empty)."""
