@@ -48,6 +48,16 @@ def test_content_with_usage_is_not_cut() -> None:
     reader = ChatStream(True)
     assert run(reader, both) == both
     assert reader.usage is not None and not reader.usage_is_final
+    reader.feed(DONE)
+    assert reader.usage_is_final
+
+
+def test_a_running_count_is_not_final_when_one_of_two_choices_ends() -> None:
+    running = b'"usage":{"prompt_tokens":3,"completion_tokens":4}'
+    ended = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],' + running + b"}\n\n"
+    reader = ChatStream(True)
+    run(reader, CONTENT, ended)
+    assert reader.finish_reason == "stop" and not reader.usage_is_final
 
 
 def test_an_empty_choices_chunk_without_usage_stays() -> None:

@@ -138,6 +138,7 @@ class ChatStream(EventReader):
         if not data.startswith(b"{"):
             if data.strip() == b"[DONE]":
                 self.is_done = True
+                self.usage_is_final = self.usage is not None
             return True
         chunk = _decode_or_none(_decode_chunk, data)
         if chunk is None:
@@ -157,7 +158,8 @@ class ChatStream(EventReader):
         if chunk.usage is None:
             return True
         self.usage = _usage(chunk.usage, chunk.model, chunk.service_tier, False)
-        self.usage_is_final = not choices or self.finish_reason is not None
+        # beside content it may be a running count, also after one of several choices has finished
+        self.usage_is_final = not choices
         return bool(choices) or not self._holds_back or chunk.error is not None
 
     def _count(self, delta: _Delta) -> None:
