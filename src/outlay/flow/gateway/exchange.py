@@ -8,11 +8,12 @@ provider's usage is read before its bytes are forwarded.
 from typing import TYPE_CHECKING
 
 from outlay.flow.accounts import Account
-from outlay.flow.authorize import Clamp, Denied, Reason, authorize
+from outlay.flow.authorize import Denied, Reason, authorize
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import ClientConnection, Request
 from outlay.flow.gateway.dialects import FAST_ROUTES, HAS_OUTPUT, PARSERS, open_stream, read_answer
 from outlay.flow.gateway.forward import Edits, answer_head, cost_head, refusal_head, upstream_request
+from outlay.flow.gateway.quoting import make_terms, may_clamp
 from outlay.flow.gateway.refusal import Refusal, refusal_of
 from outlay.flow.gateway.settlement import Settlement, Terms, settle_failure, settle_silent, settle_usage
 from outlay.flow.gateway.snapshot import OnClientGone, Snapshot
@@ -24,8 +25,7 @@ from outlay.flow.waiting import Waiter
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import StoreError
 from outlay.kernel.ids import id_text
-from outlay.lookup.cost import Quote, Unbounded, bound, with_output
-from outlay.lookup.price import UnknownPrice
+from outlay.lookup.cost import Quote, with_output
 from outlay.wire.intent import CallIntent, Dialect, Rejection
 from outlay.wire.refusal import error_body, stream_error_event
 from outlay.wire.stream import StreamReader
@@ -53,7 +53,6 @@ class Exchange:
         "_has_head",
         "_hold",
         "_is_clamped",
-        "_is_default_limit",
         "_out",
         "_parts",
         "_quote",
@@ -94,7 +93,6 @@ class Exchange:
         self._answer_headers: list[tuple[bytes, bytes]] = []
         self._status = 0
         self._has_head = False
-        self._is_default_limit = False
         self._is_clamped = False
         self._first_byte_at: int | None = None
         self._deadline = 0
@@ -131,35 +129,13 @@ class Exchange:
         self._quote_and_place(now)
 
     def _quote_and_place(self, now: UnixNanos) -> None:
-        entry, intent = self._entry, self.intent
-        book = self._snapshot.book
-        price = book.find(entry.provider.prices, entry.model, now)
-        if isinstance(price, UnknownPrice):
-            nearest = f" Known names nearest to it: {', '.join(price.nearest)}." if price.nearest else ""
-            self.refuse(
-                Refusal(
-                    422,
-                    "model_unpriced",
-                    f"{price.reason.rstrip('.')}.{nearest} An operator can set a price with `outlay price set`.",
-                    {"param": "model", "nearest": list(price.nearest)},
-                )
-            )
+        entry = self._entry
+        terms = make_terms(self._snapshot, entry.provider, entry.model, self.intent, now)
+        if isinstance(terms, Refusal):
+            self.refuse(terms)
             return
-        limit = 0
-        if intent.operation in HAS_OUTPUT:
-            if intent.max_output_tokens is None:
-                limit = self._snapshot.settings.default_max_output_tokens
-                if price.max_output_tokens is not None:
-                    limit = min(limit, price.max_output_tokens)
-                self._is_default_limit = True
-            else:
-                limit = intent.max_output_tokens
-        quote = bound(price, intent, limit, now)
-        if isinstance(quote, Unbounded):
-            self.refuse(Refusal(422, "unbounded", f"This call has no upper bound: {quote.reason}"))
-            return
-        self._quote = quote
-        self._terms = Terms(entry.provider, entry.model, intent, price, quote, book)
+        self._terms = terms
+        self._quote = quote = terms.quote
         gateway = self._gateway
         room = gateway.room
         if room.count:
@@ -197,11 +173,8 @@ class Exchange:
         settings = self._snapshot.settings
         now = self._gateway.clock.now()
         accounts = self._entry.current(now).accounts
-        may_clamp = settings.clamp is Clamp.ALWAYS or (
-            settings.clamp is Clamp.WHEN_UNSET and self._is_default_limit
-        )
         quote = self._terms.quote
-        decision = authorize(accounts, quote, settings.min_output_tokens, may_clamp)
+        decision = authorize(accounts, quote, settings.min_output_tokens, may_clamp(settings, self.intent))
         if isinstance(decision, Denied):
             if decision.reason is Reason.BUDGET_BUSY:
                 return decision.account, decision.needed_nanos
@@ -283,7 +256,7 @@ class Exchange:
         self._upstream = connection
         self._on(Event.REQUEST_SENT)
         self._gateway.metrics.sent(self._gateway.clock.monotonic() - self._request.received_at)
-        edits = Edits(self._quote.max_output_tokens, self._is_default_limit, self._is_clamped)
+        edits = self._edits()
         connection.send(
             self,
             upstream_request(self._entry, self.intent, self._request, self._caller.forwarded, edits, self.id),
@@ -543,6 +516,9 @@ class Exchange:
             )
             self._client.write_whole(status, head, body)
 
+    def _edits(self) -> Edits:
+        is_default = self.intent.max_output_tokens is None and self.intent.operation in HAS_OUTPUT
+        return Edits(self._quote.max_output_tokens, is_default, self._is_clamped)
+
     def _head(self) -> bytes:
-        edits = Edits(self._quote.max_output_tokens, self._is_default_limit, self._is_clamped)
-        return answer_head(self._answer_headers, self.id, edits)
+        return answer_head(self._answer_headers, self.id, self._edits())

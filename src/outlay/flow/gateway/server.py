@@ -13,6 +13,7 @@ from outlay.flow.gateway.client import ClientConnection, Request
 from outlay.flow.gateway.dialects import FAST_ROUTES, model_body, models_body
 from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.metrics import Metrics, MetricsView
+from outlay.flow.gateway.quoting import find_target
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.snapshot import KeySpec, Provider, Settings, Snapshot
 from outlay.flow.gateway.upstream import Pool
@@ -293,26 +294,11 @@ class Gateway:
     def _make_entry(
         self, snapshot: Snapshot, key: KeySpec, caller: Caller, dialect: Dialect, intent: CallIntent
     ) -> Entry | Refusal:
-        route = snapshot.route(dialect, intent.model)
-        if route is None:
-            return Refusal(
-                404,
-                "model_not_found",
-                f"No provider here serves the model {intent.model[:100]!r} in this API;"
-                " `GET /v1/models` lists the names.",
-                {"param": "model"},
-            )
-        identity = caller.identity(key, route.provider.name, intent.model)
-        if isinstance(identity, Refusal):
-            return identity
-        if not model_allowed(snapshot.rules, identity):
-            return Refusal(
-                403,
-                "model_not_allowed",
-                f"The model {intent.model[:100]!r} is not allowed for this key.",
-                {"param": "model"},
-            )
-        return Entry(self, route.provider, route.model, self.books.chain(identity), intent)
+        target = find_target(snapshot, key, caller, dialect, intent.model)
+        if isinstance(target, Refusal):
+            return target
+        provider, model, identity = target
+        return Entry(self, provider, model, self.books.chain(identity), intent)
 
     def route_id(self, entry: Entry, served: str) -> int:
         """Ledger number of provider, model as asked, model as served and operation."""

@@ -1,0 +1,157 @@
+"""What may this call cost, and may it pass: the terms of a request, shared by the request path and `outlay quote`."""
+
+import msgspec
+
+from outlay.flow.authorize import Admitted, Clamp, Denied, authorize
+from outlay.flow.budgets import model_allowed
+from outlay.flow.gateway.caller import Caller
+from outlay.flow.gateway.dialects import FAST_ROUTES, HAS_OUTPUT, PARSERS
+from outlay.flow.gateway.refusal import Refusal, refusal_of
+from outlay.flow.gateway.settlement import Terms
+from outlay.flow.gateway.snapshot import KeySpec, Provider, Settings, Snapshot
+from outlay.flow.ledger.books import Books
+from outlay.flow.scope import Identity
+from outlay.kernel.clock import UnixNanos
+from outlay.lookup.cost import Quote, Unbounded, bound
+from outlay.lookup.price import UnknownPrice
+from outlay.wire.intent import CallIntent, Dialect, Rejection
+
+
+def make_terms(
+    snapshot: Snapshot, provider: Provider, model: str, intent: CallIntent, now: UnixNanos
+) -> Terms | Refusal:
+    """Price and worst case of an intent at a provider; the operator's default stands in for an unstated limit."""
+    book = snapshot.book
+    price = book.find(provider.prices, model, now)
+    if isinstance(price, UnknownPrice):
+        nearest = f" Known names nearest to it: {', '.join(price.nearest)}." if price.nearest else ""
+        return Refusal(
+            422,
+            "model_unpriced",
+            f"{price.reason.rstrip('.')}.{nearest} An operator can set a price with `outlay price set`.",
+            {"param": "model", "nearest": list(price.nearest)},
+        )
+    limit = 0
+    if intent.operation in HAS_OUTPUT:
+        if intent.max_output_tokens is not None:
+            limit = intent.max_output_tokens
+        else:
+            limit = snapshot.settings.default_max_output_tokens
+            if price.max_output_tokens is not None:
+                limit = min(limit, price.max_output_tokens)
+    quote = bound(price, intent, limit, now)
+    if isinstance(quote, Unbounded):
+        return Refusal(422, "unbounded", f"This call has no upper bound: {quote.reason.rstrip('.')}.")
+    return Terms(provider, model, intent, price, quote, book)
+
+
+def may_clamp(settings: Settings, intent: CallIntent) -> bool:
+    """Whether policy allows a lower output limit than quoted."""
+    return settings.clamp is Clamp.ALWAYS or (
+        settings.clamp is Clamp.WHEN_UNSET and intent.max_output_tokens is None
+    )
+
+
+def find_target(
+    snapshot: Snapshot, key: KeySpec, caller: Caller, dialect: Dialect, model: str
+) -> tuple[Provider, str, Identity] | Refusal:
+    """Provider, model at the provider and identity of a call, if the key may make it."""
+    route = snapshot.route(dialect, model)
+    if route is None:
+        return Refusal(
+            404,
+            "model_not_found",
+            f"No provider here serves the model {model[:100]!r} in this API; `GET /v1/models` lists the names.",
+            {"param": "model"},
+        )
+    identity = caller.identity(key, route.provider.name, model)
+    if isinstance(identity, Refusal):
+        return identity
+    if not model_allowed(snapshot.rules, identity):
+        return Refusal(
+            403,
+            "model_not_allowed",
+            f"The model {model[:100]!r} is not allowed for this key.",
+            {"param": "model"},
+        )
+    return route.provider, route.model, identity
+
+
+class BudgetView(msgspec.Struct, frozen=True):
+    """A budget that applies to a quoted call. Amounts in nanos."""
+
+    budget: str
+    scope: str
+    window: str
+    is_hard: bool
+    limit_nanos: int | None
+    spent_nanos: int
+    held_nanos: int
+    resets_at: int | None
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """What a request would be held at, and whether it would pass now. Nothing is held."""
+
+    passes: bool
+    provider: str
+    model: str
+    price_id: str
+    price_source: str
+    is_ceiling: bool
+    quote: Quote
+    max_output_tokens: int
+    """After a clamp, if one would be needed."""
+    is_clamped: bool
+    budgets: tuple[BudgetView, ...]
+    refusal: Refusal | None = None
+
+
+def preview(  # noqa: PLR0917 - everything a request would bring
+    snapshot: Snapshot, books: Books, now: UnixNanos, key: KeySpec, path: str, body: bytes
+) -> Preview | Refusal:
+    """Quote a request as the gateway would: the hold it would place is `quote.total_nanos`."""
+    route = FAST_ROUTES.get((b"POST", path.encode()))
+    if route is None:
+        return Refusal(404, "route_not_found", f"POST {path} is not a metered route.")
+    dialect, operation = route
+    intent = PARSERS[operation](body)
+    if isinstance(intent, Rejection):
+        return Refusal(intent.status, intent.code, intent.message, {"param": intent.param})
+    target = find_target(snapshot, key, Caller([]), dialect, intent.model)
+    if isinstance(target, Refusal):
+        return target
+    provider, model, identity = target
+    terms = make_terms(snapshot, provider, model, intent, now)
+    if isinstance(terms, Refusal):
+        return terms
+    accounts = books.chain(identity).accounts
+    settings = snapshot.settings
+    decision = authorize(accounts, terms.quote, settings.min_output_tokens, may_clamp(settings, intent))
+    views = tuple(
+        BudgetView(
+            account.budget.name,
+            account.scope,
+            account.budget.window.text(),
+            account.budget.hard,
+            account.limit,
+            account.spent,
+            account.held,
+            account.resets_at(now),
+        )
+        for account in accounts
+    )
+    refusal = refusal_of(decision, settings, "", now) if isinstance(decision, Denied) else None
+    return Preview(
+        refusal is None,
+        provider.name,
+        model,
+        terms.price.price_id,
+        terms.price.source,
+        terms.price.is_ceiling,
+        terms.quote,
+        decision.max_output_tokens if isinstance(decision, Admitted) else terms.quote.max_output_tokens,
+        isinstance(decision, Admitted) and decision.is_clamped,
+        views,
+        refusal,
+    )
