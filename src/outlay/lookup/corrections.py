@@ -39,6 +39,10 @@ class HalfDayWrites(msgspec.Struct, frozen=True, gc=False, tag="half_day_writes"
     permille: int
 
 
+class PlainWrites(msgspec.Struct, frozen=True, gc=False, tag="plain_writes"):
+    """Short cache writes are reported but cost what fresh input costs."""
+
+
 class MoreTier(msgspec.Struct, frozen=True, gc=False, tag="tier"):
     """A served tier at `permille` of standard, in every token class and context tier."""
 
@@ -64,7 +68,7 @@ class Refusal(msgspec.Struct, frozen=True, gc=False, tag="refusal"):
     reason: str
 
 
-Change = Uplift | HalfDayWrites | MoreTier | PeakHours | Refusal
+Change = Uplift | HalfDayWrites | PlainWrites | MoreTier | PeakHours | Refusal
 
 
 class Correction(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -199,6 +203,15 @@ CORRECTIONS: tuple[Correction, ...] = (
         models=r"gpt-6(\.\d+)?-(sol|terra|luna|astra)",
         change=HalfDayWrites(2000),
         source="https://developers.openai.com/api/docs/models/gpt-6.2-sol",
+        read_on="2026-11-23",
+    ),
+    # "Cache writes have no additional fee on models before the GPT-5.6 family" (and may still be reported).
+    Correction(
+        name="openai-plain-cache-writes",
+        provider="openai",
+        models=r"gpt-4.*|gpt-5|gpt-5-.*|gpt-5\.[0-5].*|o[134].*",
+        change=PlainWrites(),
+        source="https://developers.openai.com/api/docs/guides/prompt-caching",
         read_on="2026-11-23",
     ),
     Correction(
@@ -371,6 +384,8 @@ def apply(price: ModelPrice, entry: Correction) -> ModelPrice:
             changed = replace(price, geo_multipliers=geos | price.geo_multipliers)
         case HalfDayWrites(permille):
             changed = _with_half_day_writes(price, permille)
+        case PlainWrites():
+            changed = map_price(price, _with_plain_writes)
         case MoreTier(name, permille):
             if name not in price.variants:
                 variant = Variant(
@@ -400,6 +415,10 @@ def _windows(peak: PeakHours) -> tuple[Window, ...]:
         Window(start_minute=start, end_minute=end, rates=rates, weekdays=peak.weekdays)
         for start, end in peak.minutes
     )
+
+
+def _with_plain_writes(rates: Rates) -> Rates:
+    return rates if rates.cache_write is not None else msgspec.structs.replace(rates, cache_write=rates.input)
 
 
 def _with_half_day_writes(price: ModelPrice, permille: int) -> ModelPrice:
