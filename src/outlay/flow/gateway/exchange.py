@@ -425,7 +425,7 @@ class Exchange:
         now = self._now()
         terms = self._terms
         is_whole = reader.is_done or (reader.finish_reason is not None and not reader.error_seen)
-        if reader.usage is not None and is_whole:
+        if reader.usage is not None and (reader.usage_is_final or reader.is_done):
             settlement = settle_usage(terms, reader.usage, now)
         elif is_whole and not reader.error_seen:
             settlement = settle_silent(terms, reader.output_bytes, "the stream does not state its usage")

@@ -64,7 +64,7 @@ def settle_failure(
     terms: Terms, failure: Failure, reader: StreamReader | None, at: UnixNanos, reason: str
 ) -> Settlement:
     """Book a call that broke, by the provider's row of the table; final usage, where it came, beats the table."""
-    if reader is not None and reader.usage is not None and reader.finish_reason is not None:
+    if reader is not None and reader.usage is not None and reader.usage_is_final:
         return settle_usage(terms, reader.usage, at)
     found = verdict(terms.provider.billing, failure, has_hidden_output=terms.provider.has_hidden_output)
     text = f"{failure.value}: {reason}" if reason else failure.value

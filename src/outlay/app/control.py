@@ -1,0 +1,198 @@
+"""The local socket between the ledger's owner and everyone else on the machine: one JSON line asks, one answers.
+
+The socket lies beside the ledger with mode 0600: who may write the ledger may operate it. Without a running gateway
+`open_operations` opens the ledger itself, so the CLI works either way.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from outlay.app.config import load_config
+from outlay.app.operations import ConfigSource, Operating, Operations
+from outlay.flow.ledger.books import Books
+from outlay.flow.ledger.sqlite import SqliteStore
+from outlay.kernel.clock import SystemClock
+from outlay.kernel.errors import ConfigError, NotFound, OutlayError, ReadOnlyObject, StoreError
+from outlay.lookup.feed import load_feed
+
+MAX_LINE = 64 * 1024 * 1024
+"""Longest question or answer: a quoted request body is the largest."""
+CALL_TIMEOUT_S = 60
+METHODS: Final = ("put", "delete", "objects", "resolve", "quote", "accept", "status", "verify")
+_ERRORS: Final[Mapping[str, type[OutlayError]]] = {
+    "ConfigError": ConfigError,
+    "ReadOnlyObject": ReadOnlyObject,
+    "NotFound": NotFound,
+    "StoreError": StoreError,
+    "OutlayError": OutlayError,
+}
+
+
+class _Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    method: str
+    arguments: dict[str, Any] = {}
+
+
+class _AnswerLine(msgspec.Struct, frozen=True):
+    result: Any = None
+    error: str | None = None
+    message: str = ""
+
+
+def socket_path(ledger: Path) -> Path:
+    """Where the owner of a ledger listens."""
+    return ledger.with_name(ledger.name + ".sock")
+
+
+async def serve_control(operations: Operations, path: Path) -> asyncio.Server:
+    """Listen for operations; the caller owns the ledger's lock, so a left-over socket file is nobody's."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(msgspec.json.encode(_answered(operations, line)) + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError):
+            pass
+        finally:
+            writer.close()
+
+    old = os.umask(0o177)
+    try:
+        return await asyncio.start_unix_server(answer, path, limit=MAX_LINE)
+    finally:
+        os.umask(old)
+
+
+def _answered(operations: Operations, line: bytes) -> _AnswerLine:
+    try:
+        question = msgspec.json.decode(line, type=_Question)
+        if question.method not in METHODS:
+            raise ConfigError(f"unknown operation {question.method!r}")
+        method: Callable[..., Any] = getattr(operations, question.method)
+        return _AnswerLine(result=method(**question.arguments))
+    except OutlayError as error:
+        name = type(error).__name__ if type(error).__name__ in _ERRORS else "OutlayError"
+        return _AnswerLine(error=name, message=str(error))
+    except (msgspec.DecodeError, TypeError) as error:
+        return _AnswerLine(error="ConfigError", message=f"not an operation: {error}")
+
+
+class ControlClient:
+    """The operations of a running gateway, over its socket. Raises the errors the operation raised there."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(CALL_TIMEOUT_S)
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
+        self._file = self._socket.makefile("rwb")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._file.close()
+        self._socket.close()
+
+    def put(self, kind: str, name: str, body: Mapping[str, Any], actor: str) -> dict[str, Any]:
+        """See `Operations.put`."""
+        return self._call("put", kind=kind, name=name, body=dict(body), actor=actor)  # type: ignore[no-any-return]
+
+    def delete(self, kind: str, name: str, actor: str) -> dict[str, Any]:
+        """See `Operations.delete`."""
+        return self._call("delete", kind=kind, name=name, actor=actor)  # type: ignore[no-any-return]
+
+    def objects(self) -> list[dict[str, Any]]:
+        """See `Operations.objects`."""
+        return self._call("objects")  # type: ignore[no-any-return]
+
+    def resolve(self, charge: str, cost_nanos: int, actor: str, note: str) -> dict[str, Any]:
+        """See `Operations.resolve`."""
+        return self._call("resolve", charge=charge, cost_nanos=cost_nanos, actor=actor, note=note)  # type: ignore[no-any-return]
+
+    def quote(self, path: str, body: str, key: str | None) -> dict[str, Any]:
+        """See `Operations.quote`."""
+        return self._call("quote", path=path, body=body, key=key)  # type: ignore[no-any-return]
+
+    def accept(self, code: str) -> bool:
+        """See `Operations.accept`."""
+        return bool(self._call("accept", code=code))
+
+    def status(self) -> dict[str, Any]:
+        """See `Operations.status`."""
+        return self._call("status")  # type: ignore[no-any-return]
+
+    def verify(self) -> dict[str, Any]:
+        """See `Operations.verify`."""
+        return self._call("verify")  # type: ignore[no-any-return]
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        try:
+            self._file.write(msgspec.json.encode(_Question(method, arguments)) + b"\n")
+            self._file.flush()
+            line = self._file.readline(MAX_LINE)
+        except OSError as error:
+            raise StoreError(f"the gateway did not answer: {type(error).__name__}") from error
+        if not line:
+            raise StoreError("the gateway hung up")
+        answer = msgspec.json.decode(line, type=_AnswerLine)
+        if answer.error is not None:
+            raise _ERRORS.get(answer.error, OutlayError)(answer.message)
+        return answer.result
+
+
+class _NoTimers:
+    """Books without an event loop: every operation flushes itself."""
+
+    def call_soon(self, callback: Callable[[], object], /) -> object:
+        return None
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> object:
+        return None
+
+
+@contextlib.contextmanager
+def open_operations(config_path: Path, environ: Mapping[str, str] | None = None) -> Iterator[Operating]:
+    """The running gateway's operations, or the ledger's own if none runs.
+
+    Raises ConfigError for a bad file, StoreError if the ledger is owned by a process that does not answer.
+    """
+    environment = os.environ if environ is None else environ
+    config = load_config(config_path, environment)
+    ledger = config.ledger_path
+    try:
+        client = ControlClient(socket_path(ledger))
+    except OSError:
+        client = None
+    if client is not None:
+        try:
+            yield client
+        finally:
+            client.close()
+        return
+    clock = SystemClock()
+    store = SqliteStore(ledger)
+    books = Books(store, clock, _NoTimers())
+    try:
+        feed = load_feed(feed_cache(ledger))
+        operations = Operations(ConfigSource(config_path, environment), store, books, clock, feed, ledger)
+        books.configure(operations.snapshot.budgets)
+        yield operations
+    finally:
+        books.close()
+
+
+def feed_cache(ledger: Path) -> Path:
+    """Where the compiled price feed is kept: beside the ledger."""
+    return ledger.with_name(ledger.name + ".prices")

@@ -1,0 +1,243 @@
+"""What an operator can do to a running or stopped Outlay: one set of operations for CLI, console and API.
+
+`Operations` works on the ledger's owner: inside the gateway process, or in a CLI that opened the ledger itself
+because no gateway runs. `control.ControlClient` has the same methods over a local socket. Every change is checked
+against the whole configuration before it is stored, so a bad object never reaches the request path.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from outlay.app.config import Config, StoredObject, build_snapshot, check_object, load_config
+from outlay.flow.gateway.quoting import preview
+from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.server import Gateway
+from outlay.flow.gateway.snapshot import KeySpec, Snapshot
+from outlay.flow.ledger.audit import audit
+from outlay.flow.ledger.books import Books
+from outlay.flow.ledger.port import Store
+from outlay.kernel.clock import SystemClock
+from outlay.kernel.errors import ConfigError, NotFound, OutlayError
+from outlay.kernel.ids import parse_id
+from outlay.lookup.feed import Feed
+
+KINDS = ("key", "budget", "price")
+
+
+class Operating(Protocol):
+    """The operations; see `Operations`."""
+
+    def put(self, kind: str, name: str, body: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
+    def delete(self, kind: str, name: str, actor: str) -> dict[str, Any]: ...
+    def objects(self) -> list[dict[str, Any]]: ...
+    def resolve(self, charge: str, cost_nanos: int, actor: str, note: str) -> dict[str, Any]: ...
+    def quote(self, path: str, body: str, key: str | None) -> dict[str, Any]: ...
+    def accept(self, code: str) -> bool: ...
+    def status(self) -> dict[str, Any]: ...
+    def verify(self) -> dict[str, Any]: ...
+
+
+class ConfigSource:
+    """outlay.yaml as last read well: a file that became bad keeps the last good configuration in force."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self.path = path
+        self._environ = environ
+        self._stamp = self._read_stamp()
+        self.config: Config = load_config(path, environ)
+        self.problem: str | None = None
+
+    def reload_if_changed(self) -> bool:
+        """Read the file again if it changed; tells whether a new good configuration is in force."""
+        stamp = self._read_stamp()
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        try:
+            self.config = load_config(self.path, self._environ)
+        except OutlayError as error:
+            self.problem = str(error)
+            return False
+        self.problem = None
+        return True
+
+    def _read_stamp(self) -> tuple[int, int, int]:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return (0, 0, 0)
+        return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+class Operations:
+    """See the module. `gateway` is None when no gateway runs (the CLI owns the ledger for a moment)."""
+
+    def __init__(  # noqa: PLR0917 - assembled in two places only
+        self,
+        source: ConfigSource,
+        store: Store,
+        books: Books,
+        clock: SystemClock,
+        feed: Feed,
+        ledger_path: Path,
+    ) -> None:
+        self.source = source
+        self.gateway: Gateway | None = None
+        self._store = store
+        self._books = books
+        self._clock = clock
+        self._feed = feed
+        self._ledger_path = ledger_path
+        self._version = 0
+        self.snapshot: Snapshot = self.rebuild()
+        self.on_change: Callable[[Snapshot], None] = lambda _snapshot: None
+
+    def rebuild(self) -> Snapshot:
+        """A snapshot of the configuration in force and the store's objects. Raises ConfigError."""
+        self._version += 1
+        snapshot = build_snapshot(self.source.config, self._stored(), self._feed, self._version)
+        self.snapshot = snapshot
+        return snapshot
+
+    def _stored(self) -> list[StoredObject]:
+        return [
+            StoredObject(row.kind, row.name, row.version, row.body)
+            for row in self._store.objects()
+            if row.body and row.kind in KINDS
+        ]
+
+    # -- objects --------------------------------------------------------------------------------------------------
+
+    def put(self, kind: str, name: str, body: Mapping[str, Any], actor: str) -> dict[str, Any]:
+        """Make or change a key, budget or price; in force when this returns.
+
+        Raises ConfigError (names the field), ReadOnlyObject (outlay.yaml owns the name).
+        """
+        if kind not in KINDS:
+            raise ConfigError(f"unknown kind of object {kind!r}; use {', '.join(KINDS)}")
+        encoded = msgspec.json.encode(body)
+        entry = check_object(self.source.config, kind, name, encoded)
+        text = msgspec.json.encode(entry).decode()
+        others = [found for found in self._stored() if (found.kind, found.name) != (kind, name)]
+        candidate = StoredObject(kind, name, 0, text)
+        build_snapshot(self.source.config, [*others, candidate], self._feed, self._version)
+        version = self._store.put_object(kind, name, text, self._clock.now(), actor)
+        self._changed()
+        return {"kind": kind, "name": name, "version": version}
+
+    def delete(self, kind: str, name: str, actor: str) -> dict[str, Any]:
+        """Take a stored object away. Raises NotFound, ReadOnlyObject."""
+        found = next((row for row in self._stored() if (row.kind, row.name) == (kind, name)), None)
+        if found is None:
+            owner = self._yaml_names().get((kind, name))
+            if owner is not None:
+                check_object(self.source.config, kind, name, b"{}")
+            raise NotFound(f"there is no {kind} {name!r}")
+        version = self._store.put_object(kind, name, "", self._clock.now(), actor)
+        self._changed()
+        return {"kind": kind, "name": name, "version": version}
+
+    def objects(self) -> list[dict[str, Any]]:
+        """All keys, budgets and prices with their origin: `yaml` (and its place) or `store` (and its version)."""
+        found: list[dict[str, Any]] = [
+            {"kind": kind, "name": name, "origin": "yaml", "place": place}
+            for (kind, name), place in self._yaml_names().items()
+        ]
+        found += [
+            {
+                "kind": row.kind,
+                "name": row.name,
+                "origin": "store",
+                "version": row.version,
+                "body": _without_secret(msgspec.json.decode(row.body)),
+            }
+            for row in self._stored()
+        ]
+        return found
+
+    def _yaml_names(self) -> dict[tuple[str, str], str]:
+        return self.source.config.owned_names()
+
+    def _changed(self) -> None:
+        snapshot = self.rebuild()
+        if self.gateway is None:
+            self._books.configure(snapshot.budgets)
+        self.on_change(snapshot)
+
+    def reload(self) -> bool:
+        """Take up a changed outlay.yaml; tells whether the snapshot changed. A bad file changes nothing."""
+        if not self.source.reload_if_changed():
+            return False
+        try:
+            self._changed()
+        except ConfigError as error:
+            self.source.problem = str(error)
+            return False
+        return True
+
+    # -- ledger ---------------------------------------------------------------------------------------------------
+
+    def resolve(self, charge: str, cost_nanos: int, actor: str, note: str) -> dict[str, Any]:
+        """Correct a charge whose outcome was unknown. Raises NotFound, OutlayError."""
+        charge_id = parse_id(charge)
+        if charge_id is None:
+            raise ConfigError(f"{charge!r} is not a request or attempt id (req_ and 32 hexadecimal digits)")
+        if cost_nanos < 0:
+            raise ConfigError("the cost may not be negative", key="cost")
+        delta = self._books.resolve(charge_id, cost_nanos, actor, note)
+        return {"id": charge, "cost_nanos": cost_nanos, "adjustment_nanos": delta}
+
+    def verify(self) -> dict[str, Any]:
+        """Recompute the ledger from its rows; `findings` is empty when the books are right."""
+        self._books.flush()
+        found: dict[str, Any] = msgspec.to_builtins(audit(self._ledger_path))
+        return found
+
+    def quote(self, path: str, body: str, key: str | None) -> dict[str, Any]:
+        """What a request would be held at, and whether it may pass now. Holds nothing."""
+        now = self._clock.now()
+        found = preview(self.snapshot, self._books, now, self._key(key), path, body.encode())
+        if isinstance(found, Refusal):
+            return {"passes": False, "refusal": msgspec.to_builtins(found)}
+        result: dict[str, Any] = msgspec.to_builtins(found)
+        return result
+
+    def _key(self, name: str | None) -> KeySpec:
+        if name is None:
+            return KeySpec("", "", org=self.source.config.org)
+        for spec in self.snapshot.keys.values():
+            if spec.name == name:
+                return spec
+        raise NotFound(f"there is no key {name!r}")
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def accept(self, code: str) -> bool:
+        """Accept what blocks spending (`clock_jumped`, `host_crashed`); tells whether it did block."""
+        return self.gateway.accept(code) if self.gateway is not None else False
+
+    def status(self) -> dict[str, Any]:
+        """Counters, gauges, and what a doctor would look at."""
+        state: dict[str, Any] = {
+            "is_running": self.gateway is not None,
+            "config": str(self.source.path),
+            "config_problem": self.source.problem,
+            "ledger": str(self._ledger_path),
+            "was_clean": self._books.was_clean,
+            "recovered_holds": self._books.recovered,
+            "host_crashed": self._books.host_crashed,
+            "keys": len(self.snapshot.keys),
+            "budgets": len(self.snapshot.budgets),
+            "providers": list(self.snapshot.providers),
+            "price_feed": self._feed.name,
+        }
+        if self.gateway is not None:
+            state["metrics"] = msgspec.to_builtins(self.gateway.view())
+        return state
+
+
+def _without_secret(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in ("secret", "secret_sha256")}

@@ -1,0 +1,107 @@
+"""The gateway process: owns the ledger, serves the data plane, answers operations, follows outlay.yaml."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from outlay.app.control import feed_cache, serve_control, socket_path
+from outlay.app.operations import ConfigSource, Operations
+from outlay.flow.gateway.server import Gateway
+from outlay.flow.ledger.books import Books
+from outlay.flow.ledger.sqlite import SqliteStore
+from outlay.kernel.clock import SystemClock
+from outlay.kernel.errors import AccountingBroken, OutlayError
+from outlay.lookup.feed import load_feed
+
+WATCH_S = 0.2
+"""How often outlay.yaml is looked at: an edit is in force well within a second."""
+GC_THRESHOLD = 50_000
+"""Allocations between collections: the request path makes few cycles, and a full collection costs milliseconds."""
+
+
+def run_gateway(config_path: Path) -> int:
+    """Serve until SIGTERM or SIGINT; prints one JSON line with its address on stdout when it listens."""
+    return uvloop.run(_serve(config_path))
+
+
+async def _serve(config_path: Path) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    broken: list[AccountingBroken] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+    def on_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        if isinstance(error, AccountingBroken):
+            broken.append(error)
+            stopping.set()
+        _log("unhandled", message=str(context.get("message")), error=type(error).__name__)
+
+    loop.set_exception_handler(on_exception)
+    source = ConfigSource(config_path, os.environ)
+    config = source.config
+    clock = SystemClock()
+    ledger = config.ledger_path
+    feed = load_feed(feed_cache(ledger))
+    store = SqliteStore(ledger, full=config.gateway.sync == "full")
+    books = Books(store, clock, loop)
+    operations = Operations(source, store, books, clock, feed, ledger)
+    gateway = Gateway(books, store, clock, operations.snapshot, loop)
+    operations.gateway = gateway
+    operations.on_change = gateway.swap
+    control = await serve_control(operations, socket_path(ledger))
+    port = await gateway.listen(config.gateway.host, config.gateway.port)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 50, 100)
+    _log("listening", host=config.gateway.host, port=port, pid=os.getpid(), recovered_holds=books.recovered)
+    watcher = loop.create_task(_watch(operations))
+    await stopping.wait()
+    watcher.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watcher
+    control.close()
+    await gateway.drain()
+    if broken:
+        # what is in memory contradicts itself: write nothing more, let recovery rebuild from the rows
+        _log("accounting_broken", message=str(broken[0]))
+        return 70
+    books.close()
+    with contextlib.suppress(OSError):
+        socket_path(ledger).unlink()
+    _log("stopped")
+    return 0
+
+
+async def _watch(operations: Operations) -> None:
+    problem: str | None = None
+    while True:
+        await asyncio.sleep(WATCH_S)
+        try:
+            if operations.reload():
+                _log("config_reloaded", version=operations.snapshot.version)
+        except OutlayError as error:
+            operations.source.problem = str(error)
+        if operations.source.problem != problem:
+            problem = operations.source.problem
+            if problem is not None:
+                _log("config_rejected", message=problem)
+
+
+def _log(event: str, **fields: object) -> None:
+    """One JSON line on stdout; never a secret, never prompt text."""
+    import msgspec
+
+    sys.stdout.write(msgspec.json.encode({"event": event, **fields}).decode() + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(run_gateway(Path(sys.argv[1])))
