@@ -305,6 +305,8 @@ def _minutes(constraint: Any) -> tuple[int, int] | None:
     start, end = getattr(constraint, "start_time", None), getattr(constraint, "end_time", None)
     if start is None or end is None:
         return None
+    if any(clock.tzinfo not in (None, UTC) for clock in (start, end)):
+        raise FeedError("the feed has a daily window that is not in UTC")
     return start.hour * 60 + start.minute, end.hour * 60 + end.minute
 
 
