@@ -72,15 +72,16 @@ class Upstream(asyncio.Protocol):
         self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._client: Client | None = None
+        self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
     def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._status = b""
         self._headers: list[bytes] = []
         self._is_chunked = False
         self._out: list[bytes] = []
         self._is_complete = False
+        self._keeps_alive = False
 
     @property
     def is_open(self) -> bool:
@@ -119,7 +120,7 @@ class Upstream(asyncio.Protocol):
             client.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             self._out.clear()
         if self._is_complete:
-            keeps_alive = self._parser.should_keep_alive()
+            keeps_alive = self._keeps_alive
             self._client = None
             self._reset()
             if keeps_alive:
@@ -164,6 +165,7 @@ class Upstream(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._is_chunked:
             self._out.append(b"0\r\n\r\n")
+        self._keeps_alive = self._parser.should_keep_alive()  # a moment later the parser has forgotten
         self._is_complete = True
 
 
