@@ -55,6 +55,15 @@ def test_aliases_and_dated_names(book: PriceBook, provider: str, name: str, mode
         assert price.model == model
 
 
+def test_every_model_is_found_by_its_canonical_id(book: PriceBook) -> None:
+    """Charges store the canonical id, so repricing must find it again (some rows of the feed match aliases only)."""
+    for provider in book.feed.providers():
+        for model in book.names(provider):
+            price = book.find(provider, model, NOW)
+            assert isinstance(price, UnknownPrice) or price.model == model, (provider, model)
+    assert price_of(book, "mistral", "codestral").rates.input == 300 * 10**6
+
+
 def test_a_reseller_has_no_tiers_and_tools_of_its_supplier(book: PriceBook) -> None:
     price = price_of(book, "azure", "gpt-5.4")
     assert price.rates.input == price_of(book, "openai", "gpt-5.4").rates.input

@@ -184,12 +184,15 @@ class PriceBook:
         return _Entry(since or 0, until or _FOREVER, result)
 
     def _row(self, source: str, model: str) -> FeedRow | None:
+        sources = (source, *self._feed.fallbacks(source))
         for name in spellings(model):
-            for provider in (source, *self._feed.fallbacks(source)):
+            for provider in sources:
                 for row in self._feed.rows(provider):
                     if row.match.is_match(name):
                         return row
-        return None
+        # some rows do not match their own id, but a stored charge is looked up by it
+        lower = model.lower()
+        return next((row for name in sources for row in self._feed.rows(name) if row.model.lower() == lower), None)
 
     def _changes(self, provider: str, source: str, model: str, row: FeedRow | None) -> set[UnixNanos]:
         """Every time at which one of the layers changes for this model."""
