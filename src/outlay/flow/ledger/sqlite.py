@@ -6,6 +6,7 @@ SQLite >= 3.51.3 (earlier ones have a rare corruption with two); the writer fini
 has outgrown its cap. A lock file keeps every other writer out.
 """
 
+import contextlib
 import fcntl
 import importlib.resources
 import os
@@ -285,6 +286,9 @@ class _Checkpointer:
             self._thread.join(timeout=30)
 
     def _run(self) -> None:
+        # the request path shares the core: it goes first
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         try:
             db = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
             try:
