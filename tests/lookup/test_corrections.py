@@ -5,7 +5,7 @@ import re
 import msgspec
 import pytest
 from price_vector import NOW, utc
-from pricing_cases import price_of
+from pricing_cases import intent_of, price_of
 
 from outlay.lookup.book import PriceBook
 from outlay.lookup.corrections import (
@@ -17,9 +17,11 @@ from outlay.lookup.corrections import (
     Uplift,
     apply,
 )
+from outlay.lookup.cost import Quote, bound
 from outlay.lookup.feed import Feed, FeedPeriod, FeedRate, FeedRow
 from outlay.lookup.match import equals
 from outlay.lookup.price import ModelPrice, Rates, Variant
+from outlay.wire.intent import CacheWrite
 
 
 def named(name: str) -> Correction:
@@ -113,6 +115,22 @@ def test_residency_costs_more_from_march_2026_on(book: PriceBook, model: str, pe
     price = book.find("openai", model, NOW)
     assert isinstance(price, ModelPrice)
     assert price.geo_multipliers["eu"] == permille
+
+
+def test_longer_retention_is_no_dearer_on_models_without_write_fees(book: PriceBook) -> None:
+    intent = intent_of(1_000, cache_write=CacheWrite.HALF_DAY)
+    older, newer = book.find("openai", "gpt-5.2", NOW), book.find("openai", "gpt-6.1-sol", NOW)
+    assert isinstance(older, ModelPrice) and isinstance(newer, ModelPrice)
+    held = [bound(price, intent, 0, NOW) for price in (older, newer)]
+    # 1_000 x 1_750; 1_000 x 5_000 (twice the 30-minute write of 2_500)
+    assert [quote.input_nanos for quote in held if isinstance(quote, Quote)] == [1_750_000, 5_000_000]
+
+
+def test_tools_that_bring_only_tokens(book: PriceBook) -> None:
+    price = book.find("anthropic", "claude-opus-5-5", NOW)
+    assert isinstance(price, ModelPrice)
+    assert price.tool_fees["web_fetch"] == 0 and price.tool_fees["web_search"] > 0
+    assert "code_execution" not in price.tool_fees
 
 
 def test_ultrafast_begins_when_it_was_released(book: PriceBook) -> None:

@@ -85,8 +85,10 @@ class TestBound:
     def test_cache_writes_that_the_vendor_does_unasked(self) -> None:
         assert quote(price_of(CACHED, writes_cache_unasked=True), 0).input_nanos == 12_000
 
-    def test_a_cache_class_without_a_price_cannot_be_held(self) -> None:
-        assert "twelve-hour" in unbounded(price_of(CACHED), cache_write=CacheWrite.HALF_DAY)
+    def test_a_longer_write_without_a_price_is_held_at_twice_the_short_one(self) -> None:
+        assert quote(price_of(CACHED), 0, cache_write=CacheWrite.HALF_DAY).input_nanos == 24_000
+        short_only = price_of(Rates(input=10 * PER_TOKEN, cache_write=12 * PER_TOKEN))
+        assert quote(short_only, 0, cache_write=CacheWrite.HOUR).input_nanos == 24_000
 
     def test_a_vendor_without_any_cache_class_writes_at_input_price(self) -> None:
         assert quote(price_of(PLAIN), 0, cache_write=CacheWrite.HOUR).input_nanos == 2_000
@@ -103,6 +105,11 @@ class TestBound:
         assert "context window" in unbounded(
             price_of(PLAIN, tool_fees=SEARCH), hosted_tools=(HostedTool("web_search", 1),)
         )
+
+    def test_a_tool_without_fee_needs_no_limit(self) -> None:
+        price = price_of(PLAIN, tool_fees={"web_fetch": 0}, context_window=500)
+        found = quote(price, 0, hosted_tools=(HostedTool("web_fetch", None),))
+        assert (found.input_tokens, found.fees_nanos) == (500, 0)
 
     @pytest.mark.parametrize(
         ("asked", "held"),

@@ -192,7 +192,9 @@ class PriceBook:
                         return row
         # some rows do not match their own id, but a stored charge is looked up by it
         lower = model.lower()
-        return next((row for name in sources for row in self._feed.rows(name) if row.model.lower() == lower), None)
+        return next(
+            (row for name in sources for row in self._feed.rows(name) if row.model.lower() == lower), None
+        )
 
     def _changes(self, provider: str, source: str, model: str, row: FeedRow | None) -> set[UnixNanos]:
         """Every time at which one of the layers changes for this model."""

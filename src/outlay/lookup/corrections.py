@@ -40,7 +40,13 @@ class HalfDayWrites(msgspec.Struct, frozen=True, gc=False, tag="half_day_writes"
 
 
 class PlainWrites(msgspec.Struct, frozen=True, gc=False, tag="plain_writes"):
-    """Short cache writes are reported but cost what fresh input costs."""
+    """Cache writes, however long they are kept, are reported but cost what fresh input costs."""
+
+
+class ToolFees(msgspec.Struct, frozen=True, gc=False, tag="tool_fees"):
+    """Hosted tool -> nanos per 10**6 uses."""
+
+    fees: dict[str, int]
 
 
 class MoreTier(msgspec.Struct, frozen=True, gc=False, tag="tier"):
@@ -68,7 +74,7 @@ class Refusal(msgspec.Struct, frozen=True, gc=False, tag="refusal"):
     reason: str
 
 
-Change = Uplift | HalfDayWrites | PlainWrites | MoreTier | PeakHours | Refusal
+Change = Uplift | HalfDayWrites | PlainWrites | ToolFees | MoreTier | PeakHours | Refusal
 
 
 class Correction(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -160,6 +166,15 @@ def _peak(models: str, off_peak: Rates, hours: _Hours, expects: tuple[Rates, ...
 
 
 CORRECTIONS: tuple[Correction, ...] = (
+    # Only the tokens that they bring are billed. (Known of the vendor's page; that part could not be read again.)
+    Correction(
+        name="anthropic-free-tools",
+        provider="anthropic",
+        models=r"claude-.*",
+        change=ToolFees({"web_fetch": 0, "tool_search_tool_bm25": 0, "tool_search_tool_regex": 0}),
+        source="https://platform.claude.com/docs/en/about-claude/pricing",
+        read_on="2026-11-23",
+    ),
     # "10% uplift for models released on or after March 5, 2026" (gpt-5.4); the feed has no regions.
     Correction(
         name="openai-data-residency",
@@ -386,6 +401,8 @@ def apply(price: ModelPrice, entry: Correction) -> ModelPrice:
             changed = _with_half_day_writes(price, permille)
         case PlainWrites():
             changed = map_price(price, _with_plain_writes)
+        case ToolFees(fees):
+            changed = replace(price, tool_fees=fees | price.tool_fees)
         case MoreTier(name, permille):
             if name not in price.variants:
                 variant = Variant(
@@ -418,7 +435,9 @@ def _windows(peak: PeakHours) -> tuple[Window, ...]:
 
 
 def _with_plain_writes(rates: Rates) -> Rates:
-    return rates if rates.cache_write is not None else msgspec.structs.replace(rates, cache_write=rates.input)
+    if rates.cache_write is not None:
+        return rates
+    return msgspec.structs.replace(rates, cache_write=rates.input, cache_write_12h=rates.input)
 
 
 def _with_half_day_writes(price: ModelPrice, permille: int) -> ModelPrice:

@@ -33,6 +33,10 @@ _MINUTES_PER_DAY = 1440
 _EPOCH_WEEKDAY = 3
 """1970-01-01 was a Thursday (Monday = 0)."""
 
+LONG_WRITE_FACTOR = 2
+"""Held for a longer cache write that has no price: times the short write. Both vendors that sell longer ones charge
+at most that (Anthropic 2x input for 1 h, OpenAI 2x the short write for 12 h). If one is served it is unpriced."""
+
 _WRITES_SHORT = frozenset({CacheWrite.DEFAULT, CacheWrite.HOUR, CacheWrite.HALF_DAY})
 _WRITES_HOUR = frozenset({CacheWrite.HOUR, CacheWrite.HALF_DAY})
 
@@ -288,6 +292,8 @@ def _tool_fees(price: ModelPrice, tools: tuple[HostedTool, ...]) -> int | Unboun
         rate = price.tool_fees.get(tool.name)
         if rate is None:
             return Unbounded(f"{price.model} has no price for the hosted tool {tool.name!r}")
+        if rate == 0:
+            continue
         if tool.max_uses is None:
             return Unbounded(f"the request does not bound how often {tool.name!r} may be used (set max_uses)")
         fees += line_bound(tool.max_uses, rate)
@@ -386,8 +392,6 @@ def _reachable_table(
                 if tier.above_input_tokens <= threshold:
                     rates = tier.rates
             line_rates = _input_rates(price, scale_rates(rates, permille), intent.cache_write)
-            if isinstance(line_rates, Unbounded):
-                return line_rates
             input_rate = max(input_rate, *line_rates)
             fractional = max(fractional, sum(1 for rate in line_rates if rate % UNITS_PER_RATE))
             if rates.output is not None:
@@ -400,20 +404,18 @@ def _account_geos(price: ModelPrice, intent: CallIntent) -> tuple[str, ...]:
     return price.account_geos if intent.inference_geo is None else ()
 
 
-def _input_rates(price: ModelPrice, rates: Rates, asked: CacheWrite) -> tuple[int, ...] | Unbounded:
+def _input_rates(price: ModelPrice, rates: Rates, asked: CacheWrite) -> tuple[int, ...]:
     """Rates of all input classes that can be billed."""
     found = [rates.input]
     if rates.cache_read is not None:
         found.append(rates.cache_read)
     if rates.cache_write is not None and (asked in _WRITES_SHORT or price.writes_cache_unasked):
         found.append(rates.cache_write)
-    # a vendor that prices short writes but not the asked longer ones would bill something unknown
     if asked in _WRITES_HOUR and rates.cache_write_1h is not None:
         found.append(rates.cache_write_1h)
-    elif asked is CacheWrite.HOUR and rates.cache_write is not None:
-        return Unbounded(f"{price.model} has no price for one-hour cache writes")
     if asked is CacheWrite.HALF_DAY and rates.cache_write_12h is not None:
         found.append(rates.cache_write_12h)
-    elif asked is CacheWrite.HALF_DAY and rates.cache_write is not None:
-        return Unbounded(f"{price.model} has no price for twelve-hour cache writes")
+    longer = rates.cache_write_1h if asked is CacheWrite.HOUR else rates.cache_write_12h
+    if asked in _WRITES_HOUR and longer is None and rates.cache_write is not None:
+        found.append(rates.cache_write * LONG_WRITE_FACTOR)
     return tuple(found)

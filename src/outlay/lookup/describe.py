@@ -12,6 +12,7 @@ from outlay.lookup import corrections as known
 from outlay.lookup.book import PriceBook
 from outlay.lookup.doubts import DOUBTS, STALE_AFTER_DAYS
 from outlay.lookup.price import ModelPrice, PriceId, Rates, Tier, UnknownPrice, Window
+from outlay.lookup.rows import boundaries
 
 _DAY_NAMES = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _SECOND_HAND_MARKS = ("Seen on OpenRouter", "Imported from OpenRouter", "stopped publishing")
@@ -131,10 +132,8 @@ def check(book: PriceBook, providers: Iterable[str], at: UnixNanos) -> tuple[Fin
     """Prices of these providers that are stale, contradict themselves, are known to be doubtful, or are refused."""
     findings: list[Finding] = []
     for provider in providers:
-        newest = max(
-            (time for row in book.feed.rows(provider) for time in _dates(row.model, book, provider)),
-            default=None,
-        )
+        dates = (time for row in book.feed.rows(provider) for time in boundaries(row) if time <= at)
+        newest = max(dates, default=None)
         if newest is not None and at - newest > STALE_AFTER_DAYS * 86_400 * NANOS_PER_SECOND:
             days = (at - newest) // (86_400 * NANOS_PER_SECOND)
             findings.append(
@@ -208,10 +207,6 @@ def _differences(
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
-
-
-def _dates(model: str, book: PriceBook, provider: str) -> tuple[UnixNanos, ...]:
-    return book.boundaries(provider, model)
 
 
 def _contradictions(price: ModelPrice) -> list[Finding]:
