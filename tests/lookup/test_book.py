@@ -16,7 +16,7 @@ from outlay.lookup.overrides import (
     RequestFee,
     SelfHosted,
 )
-from outlay.lookup.price import ModelPrice, UnknownPrice
+from outlay.lookup.price import ModelPrice, UnknownPrice, with_price_id
 from outlay.wire.intent import Usage
 
 JUNE = utc("2026-06-01T00:00:00")
@@ -90,6 +90,11 @@ def test_the_price_id_follows_the_content_and_nothing_else(book: PriceBook) -> N
     other = price_of(discounted, "openai", "gpt-5.4-mini")
     assert other.price_id.startswith(f"{book.feed.name}+corrections+acme/openai/gpt-5.4-mini#")
     assert other.price_id.split("#")[1] != price.price_id.split("#")[1]
+
+
+def test_an_id_made_again_is_the_same(book: PriceBook) -> None:
+    price = price_of(book, "openai", "gpt-5.4")
+    assert with_price_id(price, price.price_id.split("/")[0]).price_id == price.price_id
 
 
 class TestUnknown:

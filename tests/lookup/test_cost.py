@@ -121,6 +121,7 @@ class TestBound:
             ("batch", 2_000),  # a discount tier that has no price here
             ("priority", 8_000),
             ("fast", 8_000),  # the vendor's new name for it
+            ("ultrafast", 60_000),
         ],
     )
     def test_every_tier_that_may_be_served_is_held(self, asked: str | None, held: int) -> None:
@@ -128,6 +129,7 @@ class TestBound:
             "flex": Variant(Rates(input=PER_TOKEN, output=PER_TOKEN)),
             "priority": Variant(Rates(input=8 * PER_TOKEN, output=8 * PER_TOKEN)),
             "fast": Variant(Rates(input=8 * PER_TOKEN, output=8 * PER_TOKEN)),
+            "ultrafast": Variant(Rates(input=60 * PER_TOKEN, output=8 * PER_TOKEN)),
         }
         assert quote(price_of(PLAIN, variants=variants), 0, service_tier=asked).input_nanos == held
 
