@@ -1,0 +1,27 @@
+"""outlay.yaml: its tree, how it is read, and the snapshot it makes. The only room that the environment is handed to."""
+
+from outlay.app.config.build import StoredObject, build_snapshot, check_object, yaml_owner
+from outlay.app.config.load import Config, ConfigErrors, load_config, parse_config
+from outlay.app.config.origins import ValueOrigin, config_origins
+from outlay.app.config.tree import BudgetEntry, KeyEntry, PriceEntry, price_name
+from outlay.app.config.values import new_secret, parse_moment, secret_hash
+
+__all__ = [
+    "BudgetEntry",
+    "Config",
+    "ConfigErrors",
+    "KeyEntry",
+    "PriceEntry",
+    "StoredObject",
+    "ValueOrigin",
+    "build_snapshot",
+    "check_object",
+    "config_origins",
+    "load_config",
+    "new_secret",
+    "parse_config",
+    "parse_moment",
+    "price_name",
+    "secret_hash",
+    "yaml_owner",
+]

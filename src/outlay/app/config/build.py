@@ -1,0 +1,185 @@
+"""Config and stored objects to the snapshot that the gateway reads; and the check that a new object must pass.
+
+A name is unique over file and store: what outlay.yaml declares wins, and a stored object of that name (made before
+the file declared it) is left out until the file lets go of the name.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeVar
+
+import msgspec
+
+from outlay.app.config.checks import check_entry
+from outlay.app.config.convert import (
+    budget_of,
+    hashed,
+    key_of,
+    price_record,
+    provider_of,
+    settings_of,
+)
+from outlay.app.config.decode import Decoder
+from outlay.app.config.document import DocumentError, Problem, Table, read_json
+from outlay.app.config.load import Config
+from outlay.app.config.tree import (
+    BudgetEntry,
+    Declared,
+    KeyEntry,
+    ObjectEntry,
+    PriceEntry,
+    ProviderEntry,
+    price_name,
+)
+from outlay.flow.budgets import AccessRule, Origin
+from outlay.flow.gateway.snapshot import ModelRoute, Snapshot
+from outlay.kernel.errors import ConfigError, ReadOnlyObject
+from outlay.lookup.book import PriceBook
+from outlay.lookup.feed import Feed
+from outlay.lookup.overrides import Ceiling, Override, SelfHosted
+
+Kind = Literal["key", "budget", "price"]
+
+
+class StoredObject(msgspec.Struct, frozen=True):
+    """A key, budget or price made by CLI or API. `body` is JSON of a `KeyEntry`, `BudgetEntry` or `PriceEntry`."""
+
+    kind: str
+    name: str
+    version: int
+    body: str
+
+
+Made = TypeVar("Made", KeyEntry, BudgetEntry)
+
+
+def yaml_owner(config: Config, kind: str, name: str) -> str | None:
+    """`outlay.yaml:31` if the file declares an object of that name."""
+    return config.owner_of(kind, name)
+
+
+def check_object(config: Config, kind: str, name: str, body: bytes) -> ObjectEntry:
+    """The entry that a body means, ready to be stored: names agree, and of a secret only the hash is left.
+
+    Raises ReadOnlyObject if outlay.yaml owns the name, ConfigError naming field and problem.
+    """
+    owner = yaml_owner(config, kind, name)
+    if owner is not None:
+        raise ReadOnlyObject(f"{kind} {name!r} is declared in {owner}; edit it there")
+    decoder = Decoder()
+    entry = _decoded(decoder, kind, name, body)
+    if not decoder.problems and entry is not None:
+        check_entry(entry, config.declared, decoder.refine)
+    if decoder.problems or entry is None:
+        raise _error(decoder.problems, f"{kind} {name!r}")
+    return hashed(entry) if isinstance(entry, KeyEntry) else entry
+
+
+def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, version: int) -> Snapshot:
+    """Everything the gateway works with. Raises ConfigError if a stored object cannot be read."""
+    owned = Origin.YAML
+    declared = config.declared
+    keys = [
+        key_of(key, config.org, owned, config.place(f"keys[{index}]"))
+        for index, key in enumerate(declared.keys)
+    ]
+    budgets = [
+        budget_of(budget, owned, config.place(f"budgets[{index}]"))
+        for index, budget in enumerate(declared.budgets)
+    ]
+    prices = [price_record(price) for price in declared.prices]
+    for entry in _stored_entries(config, stored):
+        match entry:
+            case KeyEntry():
+                keys.append(key_of(entry, config.org, Origin.STORE, ""))
+            case BudgetEntry():
+                budgets.append(budget_of(entry, Origin.STORE, ""))
+            case _:
+                prices.append(price_record(entry))
+    overrides: list[Override] = [price for price in prices if not isinstance(price, SelfHosted | Ceiling)]
+    return Snapshot(
+        settings=settings_of(declared.gateway),
+        providers=tuple(provider_of(entry, config.folder) for entry in _catch_all_last(declared)),
+        models=tuple(ModelRoute(model.name, model.provider, model.model) for model in declared.models),
+        keys=tuple(keys),
+        budgets=tuple(budgets),
+        rules=tuple(AccessRule(entry.scope, entry.allow, entry.deny) for entry in declared.access),
+        book=PriceBook.build(
+            feed,
+            overrides,
+            [price for price in prices if isinstance(price, SelfHosted)],
+            [price for price in prices if isinstance(price, Ceiling)],
+        ),
+        version=version,
+    )
+
+
+def _stored_entries(config: Config, stored: Sequence[StoredObject]) -> Iterator[ObjectEntry]:
+    for found in stored:
+        if yaml_owner(config, found.kind, found.name) is not None:
+            continue
+        decoder = Decoder()
+        entry = _decoded(decoder, found.kind, found.name, found.body.encode())
+        if entry is None:
+            raise _error(decoder.problems, f"stored {found.kind} {found.name!r}")
+        yield entry
+
+
+def _decoded(decoder: Decoder, kind: str, name: str, body: bytes) -> ObjectEntry | None:
+    """The entry of a body; None if it has problems. A name that the body does not state is the object's."""
+    try:
+        node = read_json(body)
+    except DocumentError as error:
+        decoder.problems.append(error.problem)
+        return None
+    if not isinstance(node, Table):
+        decoder.report("", None, "needs an object")
+        return None
+    match kind:
+        case "key":
+            return _named(decoder, node, KeyEntry, name)
+        case "budget":
+            return _named(decoder, node, BudgetEntry, name)
+        case "price":
+            return _price(decoder, node, name)
+        case _:
+            decoder.report("", None, f"unknown kind of object {kind!r}; use key, budget or price")
+            return None
+
+
+def _named(decoder: Decoder, node: Table, kind: type[Made], name: str) -> Made | None:
+    found = decoder.struct(node if node.get("name") else node.with_text("name", name), kind, "")
+    if not isinstance(found, kind):
+        return None
+    if found.name != name:
+        decoder.report("name", None, f"the body names {found.name!r}, the object is {name!r}")
+        return None
+    return found
+
+
+def _price(decoder: Decoder, node: Table, name: str) -> PriceEntry | None:
+    kind = node.get("kind")
+    kind_text = getattr(kind, "text", "")
+    provider, separator, model = name.partition("@")[0].partition("/")
+    if separator and kind_text in ("custom", "self_hosted"):
+        for field, text in (("provider", provider), ("model", model)):
+            node = node if node.get(field) else node.with_text(field, text)
+    elif not node.get("name") and not name.startswith(f"{kind_text}:"):
+        node = node.with_text("name", name)
+    found = decoder.price(node, "")
+    if found is None:
+        return None
+    if price_name(found) != name:
+        decoder.report("name", None, f"this price is named {price_name(found)!r}, not {name!r}")
+        return None
+    return found
+
+
+def _error(problems: list[Problem], subject: str) -> ConfigError:
+    first, *others = problems
+    more = "".join(f"; {other.path}: {other.message}" for other in others)
+    return ConfigError(f"{first.message}{more} ({subject})", key=first.path or None)
+
+
+def _catch_all_last(declared: Declared) -> list[ProviderEntry]:
+    """Providers in their order, but those that serve `*` after those that name their models."""
+    return sorted(declared.providers, key=lambda entry: "*" in (entry.models or ()))

@@ -1,0 +1,323 @@
+"""What a value means: everything about an entry that its shape cannot say. Reports problems by path; builds nothing.
+
+The same checks serve entries of outlay.yaml (`budgets[2].window`) and stored objects (`window`).
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from outlay.app.config.convert import price_record
+from outlay.app.config.decode import joined
+from outlay.app.config.tree import (
+    AccessEntry,
+    AccountEntry,
+    BudgetEntry,
+    CeilingEntry,
+    ConsoleSection,
+    CustomEntry,
+    Declared,
+    DiscountEntry,
+    FeeEntry,
+    GatewaySection,
+    KeyEntry,
+    ModelEntry,
+    ObjectEntry,
+    PriceEntry,
+    ProviderEntry,
+    SelfHostedEntry,
+)
+from outlay.app.config.values import MIN_SECRET_LENGTH
+from outlay.flow.budgets import RUN_METER
+from outlay.flow.gateway.snapshot import parse_base_url
+from outlay.flow.scope import DIMENSIONS, MAX_TAGS, MAX_VALUE_LENGTH, is_dimension
+from outlay.flow.windows import parse_window
+from outlay.kernel.errors import ConfigError
+from outlay.lookup.book import PROVIDER_ALIASES
+from outlay.lookup.overrides import ANY, check
+
+VERSION: Final = 1
+MAX_PORT: Final = 65_535
+_HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+_OWN_HEADERS: Final = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "accept-encoding"}
+)
+_MAY_BE_ZERO: Final = frozenset(
+    {
+        "port",
+        "wait_s",
+        "max_waiting",
+        "max_waiting_bytes",
+        "retry_after_s",
+        "drain_timeout_s",
+        "shutdown_timeout_s",
+    }
+)
+_LIMIT_FIELDS: Final = ("max_tokens", "max_completion_tokens")
+_PINNED: Final = (
+    "org",
+    "team",
+    "project",
+    "user",
+    "agent",
+    "workload",
+    "deployment",
+    "environment",
+    "customer",
+)
+
+Report = Callable[[str, str], object]
+"""Takes a path and a message."""
+
+
+class Known(NamedTuple):
+    """What entries may refer to. Names include those of entries that are too wrong to read."""
+
+    folder: Path
+    """Of the file."""
+    providers: Collection[str]
+    sources: Collection[str]
+    """Names under which the price book is asked."""
+    routed: Collection[str]
+    """Providers that a top-level model leads to."""
+
+
+def check_records(records: Mapping[str, msgspec.Struct], known: Known, report: Report) -> None:
+    """Check every record of a file, given by path; providers with their defaults."""
+    for path, record in records.items():
+        match record:
+            case Declared():
+                _check_top(record, report)
+            case GatewaySection() | ConsoleSection():
+                _check_section(record, path, report)
+            case ProviderEntry():
+                _check_provider(record, known, path, report)
+            case ModelEntry():
+                _check_model(record, known, path, report)
+            case KeyEntry():
+                check_key(record, path, report)
+            case BudgetEntry():
+                check_budget(record, path, report)
+            case AccessEntry():
+                _check_access(record, path, report)
+            case (
+                DiscountEntry()
+                | CustomEntry()
+                | FeeEntry()
+                | AccountEntry()
+                | SelfHostedEntry()
+                | CeilingEntry()
+            ):
+                check_price(record, known.sources, path, report)
+            case _:
+                pass
+
+
+def check_entry(entry: ObjectEntry, declared: Declared, report: Report) -> None:
+    """Check a stored object's body against the file it joins."""
+    match entry:
+        case KeyEntry():
+            check_key(entry, "", report)
+        case BudgetEntry():
+            check_budget(entry, "", report)
+        case _:
+            check_price(entry, price_sources(declared.providers), "", report)
+
+
+def check_key(key: KeyEntry, path: str, report: Report) -> None:
+    """A key says who its bearer is, and has exactly one secret."""
+    _check_name(key.name, joined(path, "name"), report)
+    if key.secret and key.secret_sha256:
+        report(path, "has both secret and secret_sha256; keep one")
+    elif key.secret:
+        if len(key.secret) < MIN_SECRET_LENGTH:
+            report(
+                joined(path, "secret"),
+                f"shorter than {MIN_SECRET_LENGTH} characters; `outlay key create` makes one",
+            )
+    elif not key.secret_sha256:
+        report(path, "needs a secret that is not empty, or secret_sha256; `outlay key create` makes one")
+    elif not _HASH.match(key.secret_sha256):
+        report(joined(path, "secret_sha256"), "needs the 64 lower-case hexadecimal digits of a SHA-256")
+    for name in _PINNED:
+        value: str = getattr(key, name)
+        if len(value) > MAX_VALUE_LENGTH:
+            report(joined(path, name), f"longer than {MAX_VALUE_LENGTH} characters")
+    if len(key.tags) > MAX_TAGS:
+        report(joined(path, "tags"), f"more than {MAX_TAGS} tags")
+    for name, value in key.tags.items():
+        if not value or len(value) > MAX_VALUE_LENGTH:
+            report(joined(path, f"tags.{name}"), f"needs 1 to {MAX_VALUE_LENGTH} characters")
+    _check_patterns(key.allow_models, joined(path, "allow_models"), report)
+    _check_patterns(key.deny_models, joined(path, "deny_models"), report)
+
+
+def check_budget(budget: BudgetEntry, path: str, report: Report) -> None:
+    """A budget has a scope that exists, a window that exists, and is hard or soft."""
+    _check_name(budget.name, joined(path, "name"), report)
+    if budget.name == RUN_METER:
+        report(joined(path, "name"), f"{RUN_METER!r} is built in; choose another name")
+    _check_scope(budget.scope, joined(path, "scope"), report)
+    try:
+        parse_window("month", budget.timezone)
+    except ValueError as error:
+        report(joined(path, "timezone"), str(error))
+    try:
+        parse_window(budget.window)
+    except ValueError as error:
+        report(joined(path, "window"), str(error))
+    if budget.hard is not None and budget.soft is not None and budget.hard == budget.soft:
+        report(joined(path, "soft"), "contradicts `hard`; keep one of them")
+
+
+def check_price(price: PriceEntry, sources: Collection[str], path: str, report: Report) -> None:
+    """A price can be computed with, and belongs to a provider that exists."""
+    if not isinstance(price, CeilingEntry) or price.provider != ANY:
+        canonical = {PROVIDER_ALIASES.get(source, source) for source in sources}
+        is_own = isinstance(price, CustomEntry | SelfHostedEntry)
+        if price.provider not in (sources if is_own else canonical | set(sources)):
+            report(joined(path, "provider"), _unknown("provider (or price source)", price.provider, sources))
+    try:
+        check(price_record(price), path)
+    except ConfigError as error:
+        report(error.key or path, error.problem)
+
+
+def price_sources(providers: Collection[ProviderEntry]) -> set[str]:
+    """Names under which the price book is asked."""
+    return {provider.prices or provider.name for provider in providers}
+
+
+def _check_name(name: str, path: str, report: Report) -> None:
+    if not name or len(name) > MAX_VALUE_LENGTH or name != name.strip():
+        report(path, f"needs 1 to {MAX_VALUE_LENGTH} characters without spaces around them")
+
+
+def _check_ledger(ledger: str, report: Report) -> None:
+    scheme, separator, _ = ledger.partition("://")
+    if separator and scheme in ("postgresql", "postgres"):
+        report("ledger", "PostgreSQL is not supported yet; give the path of a SQLite file such as outlay.db")
+    elif separator and scheme != "sqlite":
+        report(
+            "ledger", f"unknown kind of ledger {scheme!r}; give the path of a SQLite file such as outlay.db"
+        )
+    elif not ledger_text(ledger) or ledger_text(ledger).endswith("/"):
+        report("ledger", "needs the path of a file such as outlay.db")
+
+
+def ledger_text(ledger: str) -> str:
+    """The path in a `ledger` value: `sqlite:///outlay.db` is relative, `sqlite:////var/outlay.db` absolute."""
+    rest = ledger.removeprefix("sqlite://")
+    return ledger if rest == ledger else rest.removeprefix("/")
+
+
+def _check_top(declared: Declared, report: Report) -> None:
+    if declared.version != VERSION:
+        report("version", f"this release reads version {VERSION}, not {declared.version}")
+    _check_name(declared.org, "org", report)
+    _check_ledger(declared.ledger, report)
+    gateway, console = declared.gateway, declared.console
+    if gateway.port == console.port != 0 and gateway.host == console.host:
+        report("console.port", "is the gateway's port; choose another")
+
+
+def _check_section(section: GatewaySection | ConsoleSection, path: str, report: Report) -> None:
+    if section.port > MAX_PORT:
+        report(f"{path}.port", f"must be between 0 (any free port) and {MAX_PORT}")
+    if not section.host or any(letter.isspace() or letter == "/" for letter in section.host):
+        report(f"{path}.host", "needs a host name or an IP address")
+    if isinstance(section, ConsoleSection):
+        if section.admin_token and len(section.admin_token) < MIN_SECRET_LENGTH:
+            report(
+                f"{path}.admin_token", f"shorter than {MIN_SECRET_LENGTH} characters; use a long random one"
+            )
+        return
+    _check_positive(section, path, report)
+    if section.min_output_tokens > section.default_max_output_tokens:
+        report(f"{path}.min_output_tokens", "is above default_max_output_tokens")
+
+
+def _check_model(model: ModelEntry, known: Known, path: str, report: Report) -> None:
+    _check_name(model.name, f"{path}.name", report)
+    _check_name(model.model, f"{path}.model", report)
+    if model.provider not in known.providers:
+        report(f"{path}.provider", _unknown("provider", model.provider, known.providers))
+
+
+def _check_positive(section: GatewaySection | ProviderEntry, path: str, report: Report) -> None:
+    for name in section.__struct_fields__:
+        value = getattr(section, name)
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name not in _MAY_BE_ZERO:
+            report(joined(path, name), "must be 1 or more")
+
+
+def _check_provider(provider: ProviderEntry, known: Known, path: str, report: Report) -> None:
+    _check_name(provider.name, f"{path}.name", report)
+    if provider.dialect is None:
+        report(f"{path}", "needs dialect: openai or anthropic")
+    if not provider.base_url:
+        report(f"{path}", "needs base_url: where the provider listens")
+    else:
+        try:
+            parse_base_url(provider.base_url)
+        except ValueError:
+            # its own message would show what the environment or a password put there
+            report(
+                f"{path}.base_url",
+                "needs an http:// or https:// address without user name, query or fragment",
+            )
+    if provider.output_limit_field not in _LIMIT_FIELDS:
+        report(f"{path}.output_limit_field", f"use {' or '.join(_LIMIT_FIELDS)}")
+    _check_positive(provider, path, report)
+    _check_patterns(provider.models or (), f"{path}.models", report)
+    if not provider.models and provider.name not in known.routed:
+        report(path, "no model leads here; list `models: [...]`, or a route under the top-level `models`")
+    for name, value in provider.headers.items():
+        if not _HEADER.match(name) or name.lower() in _OWN_HEADERS:
+            report(f"{path}.headers.{name}", "is not a header that may be added")
+        if not value.isascii():
+            report(f"{path}.headers.{name}", "the value may hold ASCII only")
+    if not provider.api_key.isascii() or any(letter.isspace() for letter in provider.api_key):
+        report(f"{path}.api_key", "may hold ASCII without spaces only")
+    if provider.ca_file and not (known.folder / provider.ca_file).is_file():
+        report(f"{path}.ca_file", "there is no such file (relative to the folder of this file)")
+
+
+def _check_access(access: AccessEntry, path: str, report: Report) -> None:
+    _check_scope(access.scope, f"{path}.scope", report)
+    if not access.allow and not access.deny:
+        report(path, "needs allow or deny")
+    _check_patterns(access.allow, f"{path}.allow", report)
+    _check_patterns(access.deny, f"{path}.deny", report)
+
+
+def _check_scope(scope: Mapping[str, str], path: str, report: Report) -> None:
+    for dimension, value in scope.items():
+        if not is_dimension(dimension):
+            found = get_close_matches(dimension, DIMENSIONS, 1, 0.6)
+            hint = f"did you mean {found[0]}?" if found else f"use {', '.join(DIMENSIONS)} or tag.NAME"
+            report(joined(path, dimension), f"unknown dimension; {hint}")
+        _check_pattern(value, joined(path, dimension), report)
+
+
+def _check_patterns(patterns: Collection[str], path: str, report: Report) -> None:
+    for index, pattern in enumerate(patterns):
+        _check_pattern(pattern, f"{path}[{index}]", report)
+
+
+def _check_pattern(pattern: str, path: str, report: Report) -> None:
+    if not pattern or len(pattern) > MAX_VALUE_LENGTH:
+        report(path, f"needs 1 to {MAX_VALUE_LENGTH} characters")
+    elif "*" in pattern[:-1]:
+        report(path, "`*` may stand at the end only")
+
+
+def _unknown(what: str, name: str, known: Collection[str]) -> str:
+    found = get_close_matches(name, known, 1, 0.6)
+    hint = f"did you mean {found[0]!r}?" if found else f"declared: {', '.join(sorted(known)) or 'none'}"
+    return f"unknown {what} {name!r}; {hint}"

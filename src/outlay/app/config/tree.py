@@ -1,0 +1,301 @@
+"""outlay.yaml as records: one frozen tree. Says what may be written there; reads, checks and builds nothing.
+
+Every entry of `keys`, `budgets` and `prices` is also the body of a stored object (made by CLI or API), so both ways
+have the same fields. Amounts are decimal text, never floats. The `Reading` mark of a field says how its scalar is read.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from outlay.flow.gateway.snapshot import OnClientGone, Settings
+from outlay.flow.outcome import Billing
+from outlay.wire.intent import Dialect
+
+NO_LIMIT = "none"
+"""As `limit_usd`: the budget only meters."""
+
+
+class Reading(StrEnum):
+    """How the scalar of a text field is read and shown."""
+
+    SECRET = "secret"
+    """Never printed."""
+    LABEL = "label"
+    """Text, or a number taken as it is written (`customer: 1042`)."""
+    AMOUNT = "amount"
+    """Decimal text, finite, 0 or more; a YAML number is taken from its source text."""
+    LIMIT = "limit"
+    """An amount, or `none`."""
+    MOMENT = "moment"
+    """ISO date or date and time; without an offset it is UTC."""
+
+
+Secret = Annotated[str, Reading.SECRET]
+Label = Annotated[str, Reading.LABEL]
+Amount = Annotated[str, Reading.AMOUNT]
+Limit = Annotated[str, Reading.LIMIT]
+Moment = Annotated[str, Reading.MOMENT]
+Amounts = dict[str, Amount]
+"""Token class (`input`, `output`, `cache_read`, `cache_write`, ...) -> USD per 10**6 tokens."""
+
+
+class Sync(StrEnum):
+    """When the ledger's file is safe on the disk."""
+
+    NORMAL = "normal"
+    """Survives a killed process; after a host crash the gateway waits for the operator."""
+    FULL = "full"
+    """Survives a host crash; each commit waits for the disk."""
+
+
+class GatewaySection(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`gateway:`. Where it listens, how it writes, and every named limit and policy of `Settings`."""
+
+    host: str = "127.0.0.1"
+    port: int = 4100
+    """0: any free port."""
+    sync: Sync = Sync.NORMAL
+
+
+class ConsoleSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`console:`. Pages and JSON API for operators."""
+
+    host: str = "127.0.0.1"
+    port: int = 4101
+    """0: any free port."""
+    admin_token: Secret = ""
+    """At least 16 characters. The console does not start without one."""
+
+
+class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An upstream. `openai` and `anthropic` know their own defaults; everything else states dialect and base_url."""
+
+    name: str
+    dialect: Dialect | None = None
+    base_url: str = ""
+    """As the vendor's SDK takes it: `https://api.openai.com/v1`, `https://api.anthropic.com`."""
+    api_key: Secret = ""
+    prices: str = ""
+    """Name in the price book; the provider's own name if absent."""
+    self_hosted: bool = False
+    """An engine of our own: cancelling stops it, so billing, on_client_gone and keepalive_s default accordingly."""
+    billing: Billing | None = None
+    on_client_gone: OnClientGone | None = None
+    models: tuple[str, ...] | None = None
+    """Names or `prefix*` served under their own names. `*` is asked last, whatever the order of providers."""
+    output_limit_field: str = ""
+    """`max_tokens` or `max_completion_tokens`."""
+    has_hidden_output: bool | None = None
+    """Its models may reason out of sight, so a cut answer cannot be counted."""
+    headers: dict[str, Secret] = {}
+    send_request_id: bool = False
+    max_connections: int = 512
+    connect_timeout_s: int = 10
+    first_byte_timeout_s: int = 600
+    idle_timeout_s: int = 300
+    keepalive_s: int | None = None
+    ca_file: str = ""
+    """Certificates to trust instead of the system's; relative to the YAML's folder."""
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model name that clients use, and the provider and model that serve and bill it."""
+
+    name: str
+    provider: str
+    model: str
+
+
+class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A virtual key. Give `secret` or `secret_sha256`; once read only the hash is kept."""
+
+    name: str
+    secret: Secret = ""
+    """At least 16 characters."""
+    secret_sha256: Secret = ""
+    """64 hexadecimal digits."""
+    org: Label = ""
+    """The file's `org` if absent."""
+    team: Label = ""
+    project: Label = ""
+    user: Label = ""
+    agent: Label = ""
+    workload: Label = ""
+    deployment: Label = ""
+    environment: Label = ""
+    customer: Label = ""
+    tags: dict[str, Label] = {}
+    """Pinned: clients may add tags, never override these."""
+    allow_models: tuple[str, ...] = ()
+    deny_models: tuple[str, ...] = ()
+    expires: Moment | None = None
+    """From then on the key is refused; a bare date means its first moment, UTC."""
+
+
+class BudgetEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A budget. `hard` unless `soft: true`: a soft one counts and reports, and never refuses."""
+
+    name: str
+    scope: dict[str, Label] = {}
+    """Dimension or `tag.NAME` -> value, `prefix*` or `*` (one account per value); empty covers everything."""
+    limit_usd: Limit
+    window: str = "month"
+    """day, week, month, quarter, year, lifetime, or a rolling length: 90s, 5m, 24h, 7d."""
+    timezone: str = "UTC"
+    """IANA name; matters for calendar windows."""
+    hard: bool | None = None
+    soft: bool | None = None
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether it refuses."""
+        return self.soft is not True and self.hard is not False
+
+
+class AccessEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which models a scope may call; deny wins, an empty allow list allows all."""
+
+    scope: dict[str, Label] = {}
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+class _Price(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="kind",
+):
+    """What all kinds of price share. Records and meaning: `lookup.overrides`."""
+
+    name: str = ""
+    """Stands in the price id and in the source."""
+
+
+class DiscountEntry(_Price, frozen=True, kw_only=True, tag="discount"):
+    """A contract: token rates times a multiplier, from one date until another."""
+
+    provider: str
+    multiplier: Amount
+    model: str = "*"
+    includes_fees: bool = False
+    valid_from: Moment | None = None
+    valid_to: Moment | None = None
+
+
+class LongContextEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rates for calls of more than so many input tokens in total."""
+
+    above_input_tokens: int
+    usd_per_mtok: Amounts
+
+
+class CustomEntry(_Price, frozen=True, kw_only=True, tag="custom"):
+    """A model with a price of the operator's own."""
+
+    provider: str
+    model: str
+    usd_per_mtok: Amounts
+    aliases: tuple[str, ...] = ()
+    long_context: tuple[LongContextEntry, ...] = ()
+    variants: dict[str, Amounts] = {}
+    geo_multipliers: dict[str, Amount] = {}
+    usd_per_1000_uses: dict[str, Amount] = {}
+    usd_per_request: Amount = "0"
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    input_overhead_tokens: int = 0
+    valid_from: Moment | None = None
+    valid_to: Moment | None = None
+
+
+class FeeEntry(_Price, frozen=True, kw_only=True, tag="fee"):
+    """A flat fee on every call."""
+
+    provider: str
+    usd_per_request: Amount
+    model: str = "*"
+    valid_from: Moment | None = None
+    valid_to: Moment | None = None
+
+
+class AccountEntry(_Price, frozen=True, kw_only=True, tag="account"):
+    """What the operator's account at a vendor defaults to."""
+
+    provider: str
+    tiers: tuple[str, ...] = ()
+    geos: tuple[str, ...] = ()
+    valid_from: Moment | None = None
+    valid_to: Moment | None = None
+
+
+class SelfHostedEntry(_Price, frozen=True, kw_only=True, tag="self_hosted"):
+    """An engine of our own, priced per token, or per machine-hour with a throughput."""
+
+    provider: str
+    model: str = "*"
+    usd_per_mtok: Amounts = {}
+    usd_per_hour: Amount | None = None
+    count: int = 1
+    tokens_per_second: Amount | None = None
+    input_tokens_per_second: Amount | None = None
+    aliases: tuple[str, ...] = ()
+    usd_per_request: Amount = "0"
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    valid_from: Moment | None = None
+    valid_to: Moment | None = None
+
+
+class CeilingEntry(_Price, frozen=True, kw_only=True, tag="ceiling"):
+    """Price at which calls to unknown models are held and charged, instead of being refused."""
+
+    usd_per_mtok: Amounts
+    provider: str = "*"
+    context_window: int | None = None
+    usd_per_1000_uses: dict[str, Amount] = {}
+    usd_per_request: Amount = "0"
+
+
+PriceEntry = DiscountEntry | CustomEntry | FeeEntry | AccountEntry | SelfHostedEntry | CeilingEntry
+ObjectEntry = KeyEntry | BudgetEntry | PriceEntry
+"""What a stored object holds."""
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    version: int = 1
+    """Of this format."""
+    org: Label = "default"
+    """Organisation of keys that name none."""
+    ledger: str = "outlay.db"
+    """SQLite file, relative to the YAML's folder; `sqlite:///path` is the same."""
+    gateway: GatewaySection = GatewaySection()
+    console: ConsoleSection = ConsoleSection()
+    providers: tuple[ProviderEntry, ...] = ()
+    models: tuple[ModelEntry, ...] = ()
+    keys: tuple[KeyEntry, ...] = ()
+    budgets: tuple[BudgetEntry, ...] = ()
+    access: tuple[AccessEntry, ...] = ()
+    prices: tuple[PriceEntry, ...] = ()
+
+
+def price_name(entry: PriceEntry) -> str:
+    """Name of a price among all prices of file and store.
+
+    A model's own price is `provider/model`, with `@valid_from` if dated, so that successive prices stand side by
+    side. Other kinds are named by the operator, or `kind:provider/model`.
+    """
+    if isinstance(entry, CustomEntry | SelfHostedEntry):
+        return f"{entry.provider}/{entry.model}" + (f"@{entry.valid_from}" if entry.valid_from else "")
+    if entry.name:
+        return entry.name
+    kind = str(entry.__struct_config__.tag)
+    model = entry.model if isinstance(entry, DiscountEntry | FeeEntry) else "*"
+    start = None if isinstance(entry, CeilingEntry) else entry.valid_from
+    return f"{kind}:{entry.provider}/{model}" + (f"@{start}" if start else "")
