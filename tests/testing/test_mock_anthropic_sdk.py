@@ -166,3 +166,25 @@ def test_the_async_client_streams(provider):
             return "".join([text async for text in stream.text_stream])
 
     assert len(asyncio.run(talk()).split()) == 80
+
+
+def test_searches_and_fast_speed_are_stated_and_billed():
+    prices = {
+        "claude-haiku-4-5": {"input": 1_000_000, "output": 2_000_000, "web_search_nanos": 10_000_000},
+        "claude-haiku-4-5@fast": {"input": 6_000_000, "output": 12_000_000},
+    }
+    with (
+        MockProvider(prices=prices, behaviour={"web_searches": 3, "output_tokens": 10}) as provider,
+        anthropic.Anthropic(base_url=provider.url, api_key="x", max_retries=0) as client,
+    ):
+        plain = client.messages.create(messages=HELLO, **HAIKU).usage
+        assert plain.server_tool_use.web_search_requests == 3
+        assert plain.speed is None
+        with client.messages.stream(messages=HELLO, **HAIKU) as stream:
+            assert stream.get_final_message().usage.server_tool_use.web_search_requests == 3
+        fast = client.messages.create(
+            messages=HELLO, extra_body={"speed": "fast", "inference_geo": "us"}, **HAIKU
+        )
+        assert (fast.usage.speed, fast.usage.inference_geo) == ("fast", "us")
+        # 6 * 1 + 10 * 2 + 3 searches, twice; 6 * 6 + 10 * 12
+        assert [entry.cost_nanos for entry in provider.meter.entries] == [30_000_026, 30_000_026, 156]

@@ -30,12 +30,20 @@ class Answer(msgspec.Struct, gc=False):
     pieces: list[Piece]
     model: str = ""
     service_tier: str | None = None
+    speed: str | None = None
+    """As served (Anthropic); `fast` has a price of its own."""
+    inference_geo: str | None = None
     request_id: str = ""
     is_stream: bool = False
     tokens: Tokens = NOTHING
     """Billed if the answer arrives whole."""
     error_event: bytes = b""
     """The vendor's way to report an error in mid-stream."""
+
+    @property
+    def price_class(self) -> str | None:
+        """What selects the rates besides the model: `fast` beats the tier."""
+        return self.speed if self.speed == "fast" else self.service_tier
 
 
 class Identity(NamedTuple):
@@ -107,6 +115,7 @@ def with_output(tokens: Tokens, output: int, reasoning: int) -> Tokens:
         cache_write_long=tokens.cache_write_long,
         output=output,
         reasoning=min(reasoning, output),
+        web_searches=tokens.web_searches,
     )
 
 

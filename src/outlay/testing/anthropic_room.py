@@ -29,7 +29,7 @@ from outlay.testing.behaviour import (
     marked_directive,
     split_model,
 )
-from outlay.testing.meter import Tokens
+from outlay.testing.meter import NOTHING, Tokens
 
 _TEXT = msgspec.json.Encoder()
 _ERROR_TYPES = {
@@ -69,6 +69,8 @@ class _Messages(msgspec.Struct, gc=False):
     output_config: dict[str, Any] | None = None
     output_format: dict[str, Any] | None = None
     service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
     metadata: _Metadata | None = None
 
 
@@ -96,7 +98,8 @@ class AnthropicRoom:
             refused.is_stream = bool(request.stream)
             return refused, behaviour
         length = length_of(behaviour, request.max_tokens)
-        tokens = with_output(counted, length.output, length.reasoning)
+        searched = msgspec.structs.replace(counted, web_searches=behaviour.web_searches)
+        tokens = with_output(searched, length.output, length.reasoning)
         tool, says = _what_to_say(request, behaviour)
         stop = "max_tokens" if length.is_cut else "tool_use" if tool else "end_turn"
         answer = Answer(
@@ -106,6 +109,8 @@ class AnthropicRoom:
             pieces=[],
             model=served,
             service_tier=tier,
+            speed=request.speed,
+            inference_geo=request.inference_geo,
             request_id=_request_id(identity),
             is_stream=bool(request.stream),
             tokens=reported(behaviour.usage, tokens),
@@ -120,13 +125,13 @@ class AnthropicRoom:
                     "name": tool,
                     "input": _loose(text),
                 }
-            usage = _usage_field(behaviour.usage, _full_usage(reported(behaviour.usage, tokens), tier))
+            usage = _usage_field(behaviour.usage, _full_usage(reported(behaviour.usage, tokens), answer))
             body_text = _message_text(identity, served, _TEXT.encode([block]).decode(), _quoted(stop), usage)
             answer.pieces.append(Piece(body_text.encode(), length.output))
             return answer, behaviour
         stated = reported(behaviour.usage, tokens)
-        begun = with_output(stated, min(1, stated.output), 0)
-        usage = _usage_field(behaviour.usage, _full_usage(begun, tier))
+        begun = with_output(counted if stated.input else NOTHING, min(1, stated.output), 0)
+        usage = _usage_field(behaviour.usage, _full_usage(begun, answer))
         message = _message_text(identity, served, "[]", "null", usage)
         opening: dict[str, Any] = {"type": "text", "text": ""}
         if tool:
@@ -287,18 +292,23 @@ def _usage_field(report: UsageReport, text: str) -> str:
             return f',"usage":{text}'
 
 
-def _full_usage(tokens: Tokens, tier: str) -> str:
-    """Anthropic states uncached, cache-reading and cache-writing input apart."""
-    short = tokens.cache_write - tokens.cache_write_long
+def _full_usage(tokens: Tokens, answer: Answer) -> str:
+    """Anthropic states uncached, cache-reading and cache-writing input apart; speed and geo only if asked for."""
+    served = "".join(
+        f',"{name}":{_quoted(value)}'
+        for name, value in (("speed", answer.speed), ("inference_geo", answer.inference_geo))
+        if value is not None
+    )
+    short, tier = tokens.cache_write - tokens.cache_write_long, _quoted(answer.service_tier or "")
     return (
         f"{{{_input_counts(tokens)},"
         f'"cache_creation":{{"ephemeral_5m_input_tokens":{short},"ephemeral_1h_input_tokens":{tokens.cache_write_long}}},'
-        f'"output_tokens":{tokens.output}{_thinking(tokens)},"service_tier":{_quoted(tier)}}}'
+        f'"output_tokens":{tokens.output}{_details(tokens)},"service_tier":{tier}{served}}}'
     )
 
 
 def _delta_usage(tokens: Tokens) -> str:
-    return f'{{{_input_counts(tokens)},"output_tokens":{tokens.output}{_thinking(tokens)}}}'
+    return f'{{{_input_counts(tokens)},"output_tokens":{tokens.output}{_details(tokens)}}}'
 
 
 def _input_counts(tokens: Tokens) -> str:
@@ -308,8 +318,12 @@ def _input_counts(tokens: Tokens) -> str:
     )
 
 
-def _thinking(tokens: Tokens) -> str:
-    return f',"output_tokens_details":{{"thinking_tokens":{tokens.reasoning}}}' if tokens.reasoning else ""
+def _details(tokens: Tokens) -> str:
+    """Thinking and searches, where there were any."""
+    text = f',"output_tokens_details":{{"thinking_tokens":{tokens.reasoning}}}' if tokens.reasoning else ""
+    if tokens.web_searches:
+        text += f',"server_tool_use":{{"web_search_requests":{tokens.web_searches},"web_fetch_requests":0}}'
+    return text
 
 
 def _quoted(text: str) -> str:

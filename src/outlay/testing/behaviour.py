@@ -88,6 +88,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Cache-writing input tokens of every TTL."""
     cache_write_long_tokens: int = 0
     """Those of them with the long TTL: 1 h (Anthropic), 12 h (OpenAI)."""
+    web_searches: int = 0
+    """Searches the provider ran for this call, stated and billed (Anthropic)."""
     tool_call: bool = False
     """Answer with a tool call if tools are given, whatever the prompt says."""
     served_model: str | None = None
@@ -145,6 +147,7 @@ _COUNTS = (
     "cached_tokens",
     "cache_write_tokens",
     "cache_write_long_tokens",
+    "web_searches",
     "first_byte_ms",
     "chunk_ms",
     "split_bytes",

@@ -33,6 +33,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """None: as cache_write."""
     request_nanos: int = 0
     """Flat nanos for each billed request."""
+    web_search_nanos: int = 0
+    """Nanos for each search that the provider ran."""
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -46,6 +48,8 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Those of them with the long TTL."""
     output: int = 0
     reasoning: int = 0
+    web_searches: int = 0
+    """Searches, not tokens: billed by use."""
 
 
 class MeterEntry(msgspec.Struct, frozen=True, gc=False):
@@ -155,16 +159,20 @@ class Meter:
         # last, so that a reader who sees nothing open sees every entry
         self.open_requests = max(0, self.open_requests - 1)
 
-    def cost(self, model: str, service_tier: str | None, tokens: Tokens) -> tuple[int, bool]:
-        """Nanos for `tokens` and whether the model has a price; (0, True) if nothing was billed."""
+    def cost(self, model: str, price_class: str | None, tokens: Tokens) -> tuple[int, bool]:
+        """Nanos for `tokens` and whether the model has a price; (0, True) if nothing was billed.
+
+        The rates of `model@price_class` (a served tier, or `fast`) win over the model's, and those over `*`.
+        """
         if tokens is NOTHING:
             return 0, True
-        rates = self._rates.get(f"{model}@{service_tier}") if service_tier else None
+        rates = self._rates.get(f"{model}@{price_class}") if price_class else None
         if rates is None:
             rates = self._rates.get(model) or self._rates.get(ANY_MODEL)
         if rates is None:
             return 0, False
-        nanos = rates.request_nanos + _line(tokens.output, rates.output)
+        nanos = rates.request_nanos + tokens.web_searches * rates.web_search_nanos
+        nanos += _line(tokens.output, rates.output)
         plain = tokens.input - tokens.cached - tokens.cache_write
         nanos += _line(plain, rates.input)
         if tokens.cached:

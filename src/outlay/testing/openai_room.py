@@ -1,9 +1,8 @@
-"""The mock's OpenAI side: chat completions, embeddings, models and errors in OpenAI's format.
+"""The mock's OpenAI side: chat completions and embeddings in OpenAI's format.
 
 Written from the public API reference and the official SDK's types; shares nothing with `outlay.wire`.
 """
 
-import json
 from typing import Any
 
 import msgspec
@@ -30,6 +29,7 @@ from outlay.testing.behaviour import (
     split_model,
 )
 from outlay.testing.meter import NOTHING, Tokens
+from outlay.testing.openai_replies import error_answer, error_text, request_id, status_answer, vendor_headers
 
 DEFAULT_DIMENSIONS = 16
 MAX_DIMENSIONS = 4096
@@ -116,7 +116,7 @@ class OpenAIRoom:
             pieces=[],
             model=served,
             service_tier=tier,
-            request_id=_request_id(identity),
+            request_id=request_id(identity),
             is_stream=bool(request.stream),
             tokens=reported(behaviour.usage, tokens),
         )
@@ -150,7 +150,7 @@ class OpenAIRoom:
             pieces.append(Piece(event.usage(_usage_text(behaviour.usage, tokens)), 0))
         pieces.append(Piece(b"data: [DONE]\n\n", 0))
         answer.error_event = _event(
-            _error_text("The server had an error processing your request.", "server_error")
+            error_text("The server had an error processing your request.", "server_error")
         )
         return answer, behaviour
 
@@ -201,76 +201,10 @@ class OpenAIRoom:
             headers=vendor_headers(identity),
             pieces=[Piece(_TEXT.encode(result), 0)],
             model=served,
-            request_id=_request_id(identity),
+            request_id=request_id(identity),
             tokens=stated,
         )
         return answer, behaviour
-
-
-def models_answer(identity: Identity, models: list[str], one: str | None) -> Answer:
-    """GET /v1/models, or one of them (404 if it is not there)."""
-    rows = [
-        {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "mock"}
-        for name in models
-        if one is None or name == one
-    ]
-    if one is not None and not rows:
-        return error_answer(
-            identity, 404, f"The model '{one}' does not exist", param="model", code="model_not_found"
-        )
-    value: object = {"object": "list", "data": rows} if one is None else rows[0]
-    return Answer(
-        status=200,
-        content_type=b"application/json",
-        headers=vendor_headers(identity),
-        pieces=[Piece(_TEXT.encode(value), 0)],
-        request_id=_request_id(identity),
-    )
-
-
-def error_answer(
-    identity: Identity, status: int, message: str, *, param: str | None = None, code: str | None = None
-) -> Answer:
-    """OpenAI's error object for `status`."""
-    kind = {401: "invalid_request_error", 403: "permission_error", 429: "requests"}.get(status)
-    if kind is None:
-        kind = "server_error" if status >= 500 else "invalid_request_error"
-    return Answer(
-        status=status,
-        content_type=b"application/json",
-        headers=vendor_headers(identity),
-        pieces=[Piece(_error_text(message, kind, param, code).encode(), 0)],
-        request_id=_request_id(identity),
-    )
-
-
-def status_answer(identity: Identity, behaviour: Behaviour, model: str, tier: str | None) -> Answer:
-    """The error that `behaviour.status` asks for."""
-    message, code = {
-        401: (
-            "Incorrect API key provided: sk-mock. You can find your API key in your account.",
-            "invalid_api_key",
-        ),
-        404: (f"The model `{model}` does not exist or you do not have access to it.", "model_not_found"),
-        429: (f"Rate limit reached for {model} on requests per min (RPM).", "rate_limit_exceeded"),
-        503: ("The engine is currently overloaded, please try again later", "overloaded"),
-    }.get(
-        behaviour.status, ("The server had an error while processing your request. Sorry about that!", None)
-    )
-    answer = error_answer(identity, behaviour.status, message, code=code)
-    if behaviour.retry_after is not None:
-        answer.headers += f"retry-after: {behaviour.retry_after}\r\n".encode()
-    answer.model, answer.service_tier = model, tier
-    return answer
-
-
-def vendor_headers(identity: Identity) -> bytes:
-    """The headers that OpenAI adds to every answer."""
-    return (
-        f"x-request-id: {_request_id(identity)}\r\nopenai-organization: org-mock\r\nopenai-processing-ms: 12\r\n"
-        "openai-version: 2020-10-01\r\nx-ratelimit-limit-requests: 30000\r\n"
-        "x-ratelimit-remaining-requests: 29999\r\n"
-    ).encode()
 
 
 class _Events:
@@ -355,16 +289,8 @@ def _usage_text(report: UsageReport, tokens: Tokens) -> str:
     )
 
 
-def _error_text(message: str, kind: str, param: str | None = None, code: str | None = None) -> str:
-    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
-
-
 def _quoted(text: str | None) -> str:
     return "null" if text is None else _TEXT.encode(text).decode()
-
-
-def _request_id(identity: Identity) -> str:
-    return f"req_{identity.serial}"
 
 
 def _json_problem(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from outlay.testing import anthropic_room, openai_room
+from outlay.testing import anthropic_room, openai_replies
 from outlay.testing.answer import Answer, Identity, Piece
 from outlay.testing.anthropic_room import AnthropicRoom
 from outlay.testing.behaviour import (
@@ -155,7 +155,7 @@ class Service:
     def end(self, call: Call, verdict: Verdict, outcome: Outcome, tokens: Tokens) -> None:
         """Book a metered call."""
         answer = verdict.answer
-        cost, priced = self.meter.cost(answer.model, answer.service_tier, tokens)
+        cost, priced = self.meter.cost(answer.model, answer.price_class, tokens)
         self.meter.end(
             MeterEntry(
                 verdict.sequence,
@@ -204,7 +204,7 @@ class Service:
                 if is_anthropic:
                     return anthropic_room.error_answer(identity, 401, "invalid x-api-key")
                 shown = key[:3] + "***" + key[-4:] if len(key) > 8 else "***"
-                return openai_room.error_answer(
+                return openai_replies.error_answer(
                     identity, 401, f"Incorrect API key provided: {shown}.", code="invalid_api_key"
                 )
         if is_anthropic and call.header(b"anthropic-version") is None:
@@ -221,11 +221,11 @@ class Service:
             one = call.path.removeprefix("/v1/models").lstrip("/") or None
             if is_anthropic:
                 return anthropic_room.models_answer(identity, self._models, one)
-            return openai_room.models_answer(identity, self._models, one)
+            return openai_replies.models_answer(identity, self._models, one)
         status = 405 if call.path in self._metered else 404
         if is_anthropic:
             return anthropic_room.error_answer(identity, status, "Not found")
-        return openai_room.error_answer(identity, status, f"Invalid URL ({call.method} {call.path})")
+        return openai_replies.error_answer(identity, status, f"Invalid URL ({call.method} {call.path})")
 
     def _control(self, call: Call) -> Answer:
         try:
