@@ -46,7 +46,7 @@ INVALID: Final = _Invalid()
 class Decoder:
     """Reads nodes; collects `problems`, and by path the `places` of all values and the `records`.
 
-    A record with a wrong field is in `records` too, with that field's default, so that the rest of it can be checked.
+    A record with a wrong field is in `records` too, with that field empty, so that the rest of it can be checked.
     """
 
     def __init__(self) -> None:
@@ -61,8 +61,12 @@ class Decoder:
 
     def refine(self, path: str, message: str) -> None:
         """Note a problem of meaning, unless this value or a part of it could not even be read."""
-        if not any(at == path or at.startswith((f"{path}.", f"{path}[")) for at, _, _ in self.problems):
+        if not self.has_problem(path):
             self.report(path, None, message)
+
+    def has_problem(self, path: str) -> bool:
+        """Whether something is wrong with the value at a path, or beneath it."""
+        return any(at == path or at.startswith((f"{path}.", f"{path}[")) for at, _, _ in self.problems)
 
     def struct(self, node: Node, kind: type[Struct], path: str) -> Struct | _Invalid:
         """A record of `kind`; INVALID if a field it cannot do without is missing or wrong."""
@@ -101,8 +105,11 @@ class Decoder:
             if field.required and field.name not in seen:
                 self.report(path, node.line, f"needs {field.name}")
                 is_whole = False
-        if any(field.required and field.name not in values for field in msgspec.structs.fields(kind)):
-            return INVALID
+        for field in msgspec.structs.fields(kind):
+            if field.required and field.name not in values:
+                if field.name not in seen:
+                    return INVALID
+                values[field.name] = {} if get_origin(hints[field.name]) is dict else ""
         record = kind(**values)
         self.records[path] = record
         return record if is_whole else INVALID

@@ -225,7 +225,9 @@ def _report_duplicates(root: Table, decoder: Decoder) -> None:
         for record in decoder.records.values()
         if isinstance(record, ProviderEntry)
     }
-    for path, record in decoder.records.items():
+    for path, record in list(decoder.records.items()):
+        if decoder.has_problem(path):
+            continue
         place = decoder.places.get(path)
         line = None if place is None else place.line
         if isinstance(record, ModelEntry):
