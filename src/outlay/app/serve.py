@@ -16,7 +16,7 @@ from outlay.flow.gateway.server import Gateway
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.sqlite import SqliteStore
 from outlay.kernel.clock import SystemClock
-from outlay.kernel.errors import AccountingBroken, OutlayError
+from outlay.kernel.errors import AccountingBroken, ConfigError, OutlayError
 from outlay.lookup.feed import load_feed
 
 WATCH_S = 0.2
@@ -26,8 +26,19 @@ GC_THRESHOLD = 50_000
 
 
 def run_gateway(config_path: Path) -> int:
-    """Serve until SIGTERM or SIGINT; prints one JSON line with its address on stdout when it listens."""
-    return uvloop.run(_serve(config_path))
+    """Serve until SIGTERM or SIGINT; prints one JSON line with its address on stdout when it listens.
+
+    Returns the exit code: 0 after a clean stop, 2 for a wrong configuration, 5 if the ledger or the address cannot
+    be had, 70 if the books contradicted themselves.
+    """
+    try:
+        return uvloop.run(_serve(config_path))
+    except ConfigError as error:
+        sys.stderr.write(f"outlay: {error}\n")
+        return 2
+    except (OutlayError, OSError) as error:
+        sys.stderr.write(f"outlay: {error}\n")
+        return 5
 
 
 async def _serve(config_path: Path) -> int:
