@@ -32,8 +32,11 @@ def text_of(events) -> str:
 
 def test_a_refused_connection_leaves_no_entry(provider, connect):
     provider.queue({"failure": "refuse"})
-    refused = connect()
-    assert refused.read_to_end().ended in ("reset", "eof")
+    try:
+        ended = connect().read_to_end().ended
+    except ConnectionResetError:  # the reset may arrive while the client still waits for its connect
+        ended = "reset"
+    assert ended == "reset"
     served = connect()
     served.send(CHAT)
     assert served.read_answer().status == 200
