@@ -172,11 +172,12 @@ def memory(load: Load, mock: Mock, subjects: Sequence[Subject]) -> Table:
             continue
         row = table.rows[subject.name] = {"idle MB": rss_megabytes(subject.pid)}
         with load.held_streams(subject.port, subject.headers, connections=HELD_STREAMS) as held:
+            if held != HELD_STREAMS:
+                table.notes.append(f"{subject.name}: {HELD_STREAMS} streams could not be opened: no figure")
+                continue
             time.sleep(_SETTLE_SECONDS)
             row[f"MB with {HELD_STREAMS}"] = rss_megabytes(subject.pid)
             row["KB a stream"] = (row[f"MB with {HELD_STREAMS}"] - row["idle MB"]) * 1e3 / HELD_STREAMS
-            if held != HELD_STREAMS:
-                table.notes.append(f"{subject.name}: only {held} streams opened")
     _ratio(table, OUTLAY, RAW, "idle MB", "idle of raw")
     return table
 

@@ -131,7 +131,7 @@ def _outlay_config(upstream_url: str, gateway_port: int, key: str, budgets: int)
 org: bench
 gateway: {{port: {gateway_port}}}
 providers:
-  - {{name: openai, base_url: "{upstream_url}/v1", api_key: sk-bench}}
+  - {{name: openai, base_url: "{upstream_url}/v1", api_key: sk-bench, max_connections: 4096}}
 keys:
   - {{name: bench, secret: "{key}", team: bench, project: bench, user: bench}}
 budgets:
