@@ -107,6 +107,17 @@ def iso(nanos: int | None) -> str | None:
     return datetime.fromtimestamp(nanos // NANOS_PER_SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def window_words(text: str) -> str:
+    """A window as it is written in outlay.yaml: `86400s` to `24h`, `604800s` to `7d`."""
+    if not text.endswith("s") or not text[:-1].isdigit():
+        return text
+    seconds = int(text[:-1])
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds % size == 0 and (unit != "d" or seconds > size):
+            return f"{seconds // size}{unit}"
+    return text
+
+
 def scope_words(scope: Mapping[str, str]) -> str:
     """`team=search,user=*`; `all` for the empty scope."""
     return ",".join(f"{name}={value}" for name, value in sorted(scope.items())) or "all"

@@ -87,8 +87,8 @@ def check(options: argparse.Namespace, terminal: Terminal) -> int:
     found = describe.check(prices.book, _chosen(options, prices), prices.now)
     terminal.document({"findings": [msgspec.to_builtins(finding) for finding in found]})
     terminal.table(
-        ("PROVIDER", "MODEL", "KIND", "DETAIL", "SOURCE"),
-        [(f.provider, f.model or "-", f.kind, f.detail, f.source or "-") for f in found],
+        ("PROVIDER", "MODEL", "KIND", "DETAIL"),
+        [(f.provider, f.model or "-", f.kind, f.detail) for f in found],
     )
     if not found:
         terminal.text("nothing found")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from outlay.app.cli.access import operating
 from outlay.app.cli.exit_codes import FAILED, OK
-from outlay.app.cli.output import Terminal, iso, money, usd
+from outlay.app.cli.output import Terminal, iso, money, usd, window_words
 from outlay.kernel.errors import ConfigError
 
 MAX_BODY: Final = 32 * 1024 * 1024
@@ -104,7 +104,7 @@ def _budget(budget: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": budget["budget"],
         "scope": budget["scope"],
-        "window": budget["window"],
+        "window": window_words(budget["window"]),
         "hard": budget["is_hard"],
         **money("limit", limit),
         **money("spent", budget["spent_nanos"]),

@@ -53,6 +53,7 @@ class Decoder:
         self.problems: list[Problem] = []
         self.places: dict[str, Place] = {}
         self.records: dict[str, msgspec.Struct] = {}
+        self._from_environment: dict[str, str] = {}
 
     def report(self, path: str, line: int | None, message: str) -> _Invalid:
         """Note a problem."""
@@ -60,9 +61,17 @@ class Decoder:
         return INVALID
 
     def refine(self, path: str, message: str) -> None:
-        """Note a problem of meaning, unless this value or a part of it could not even be read."""
-        if not self.has_problem(path):
-            self.report(path, None, message)
+        """Note a problem of meaning, unless this value or a part of it could not even be read.
+
+        What the environment put there is not shown: a variable that was meant for something else may be a secret.
+        """
+        if self.has_problem(path):
+            return
+        text = self._from_environment.get(path)
+        if text:
+            names = ", ".join(f"${{{name}}}" for name in self.places[path].variables)
+            message = message.replace(repr(text), names).replace(text, names)
+        self.report(path, None, message)
 
     def has_problem(self, path: str) -> bool:
         """Whether something is wrong with the value at a path, or beneath it."""
@@ -186,6 +195,8 @@ class Decoder:
 
     def _scalar(self, node: Scalar, wanted: Any, reading: Reading | None, path: str) -> Any:
         self.places[path] = Place(node.line, node.variables)
+        if node.variables:
+            self._from_environment[path] = node.text
         if node.missing:
             what = "missing secret" if reading is Reading.SECRET else "missing value"
             names = ", ".join(node.missing)
