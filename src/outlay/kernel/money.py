@@ -80,3 +80,10 @@ def format_usd(nanos: int, places: int = 9) -> str:
     whole, part = divmod(abs(nanos), NANOS_PER_USD)
     digits = f"{part:09d}"[:places].rstrip("0")
     return f"{sign}{whole}.{digits.ljust(2, '0')}"
+
+
+def usd_header(nanos: int) -> bytes:
+    """`format_usd` of an amount >= 0 as bytes for a header; the hot path's form."""
+    text = (b"%d.%09d" % divmod(nanos, NANOS_PER_USD)).rstrip(b"0")
+    dot = len(text) - text.index(b".") - 1
+    return text if dot >= 2 else text + b"00"[dot:]

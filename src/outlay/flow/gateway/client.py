@@ -16,6 +16,8 @@ from outlay.flow.gateway.snapshot import Settings
 MAX_PIPELINED = 16
 """Requests of one connection that may wait for their turn; more close it."""
 MAX_URL_BYTES = 8 * 1024
+_RARE = frozenset((b"expect", b"content-encoding"))
+"""Header fields that mean work for this room."""
 
 _STATUS_LINES: dict[int, bytes] = {
     status: b"HTTP/1.1 %d %s\r\n" % (status, phrase)
@@ -103,6 +105,7 @@ class ClientConnection(asyncio.Protocol):
         "_backlog",
         "_body",
         "_body_bytes",
+        "_has_rare",
         "_head_bytes",
         "_headers",
         "_headers_done",
@@ -117,6 +120,7 @@ class ClientConnection(asyncio.Protocol):
         "idle_since",
         "is_closing",
         "is_open",
+        "memo",
         "request",
         "stalled_since",
         "transport",
@@ -131,6 +135,9 @@ class ClientConnection(asyncio.Protocol):
         self._backlog: list[bytes] = []
         self._in_message = False
         self._headers_done = True
+        self._has_rare = False
+        self.memo: object | None = None
+        """What the host remembers of this connection's last caller."""
         self._is_chunked_answer = False
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -221,6 +228,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers_done = False
         self._url = b""
         self._headers = []
+        self._has_rare = False
         self._body = []
         self._body_bytes = 0
         self.idle_since = self._host.monotonic()
@@ -231,7 +239,15 @@ class ClientConnection(asyncio.Protocol):
             raise BadRequest(431, "url_too_long", "the request's address is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        if name == b"content-length":
+            # the framing is ours on both sides; left out, the headers of a kept connection compare equal
+            if len(value) > 12 or int(value) > self._host.settings.max_body_bytes:
+                raise _too_large(self._host.settings)
+            return
+        if name in _RARE:
+            self._has_rare = True
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._headers_done = True
@@ -242,11 +258,10 @@ class ClientConnection(asyncio.Protocol):
             raise BadRequest(
                 431, "too_many_headers", f"at most {settings.max_headers} header fields are taken"
             )
+        if not self._has_rare:
+            return
         for name, value in headers:
-            if name == b"content-length":
-                if len(value) > 12 or int(value) > settings.max_body_bytes:
-                    raise _too_large(settings)
-            elif name == b"expect":
+            if name == b"expect":
                 if value.lower() != b"100-continue":
                     raise BadRequest(400, "bad_expect", "only `Expect: 100-continue` is understood")
                 if self.request is None and not self._ready and self._host.may_continue(headers):
@@ -270,9 +285,10 @@ class ClientConnection(asyncio.Protocol):
         body = self._body
         request.body = body[0] if len(body) == 1 else b"".join(body)
         request.received_at = self._host.monotonic()
-        for name, value in request.headers:
-            if name == b"content-encoding" and value.lower() != b"identity":
-                request.body = decoded(request.body, value.lower(), self._host.settings)
+        if self._has_rare:
+            for name, value in request.headers:
+                if name == b"content-encoding" and value.lower() != b"identity":
+                    request.body = decoded(request.body, value.lower(), self._host.settings)
         self._ready.append(request)
 
     # -- turns ------------------------------------------------------------------------------------------------

@@ -39,35 +39,6 @@ _EVENT_STREAM = b"text/event-stream"
 class Exchange:
     """See the module."""
 
-    __slots__ = (
-        "_answer_bytes",
-        "_answer_headers",
-        "_body",
-        "_caller",
-        "_client",
-        "_deadline",
-        "_dialect",
-        "_entry",
-        "_first_byte_at",
-        "_gateway",
-        "_has_head",
-        "_hold",
-        "_is_clamped",
-        "_out",
-        "_parts",
-        "_quote",
-        "_reader",
-        "_request",
-        "_snapshot",
-        "_status",
-        "_terms",
-        "_upstream",
-        "_waiter",
-        "id",
-        "intent",
-        "state",
-    )
-
     intent: CallIntent
     _entry: "Entry"
     _terms: Terms
@@ -76,26 +47,30 @@ class Exchange:
     _caller: Caller
     _body: bytes
 
+    # no __slots__: defaults that most calls never touch cost nothing here
+    state = State.HOLDING
+    _dialect = Dialect.OPENAI
+    _waiter: Waiter | None = None
+    _upstream: UpstreamConnection | None = None
+    _reader: StreamReader | None = None
+    _answer_bytes = 0
+    _answer_headers: list[tuple[bytes, bytes]]
+    _status = 0
+    _has_head = False
+    _is_clamped = False
+    _has_hold = False
+    _first_byte_at: int | None = None
+    _deadline = 0
+
     def __init__(self, gateway: "Gateway", client: ClientConnection, request: Request) -> None:
         self._gateway = gateway
         self._snapshot: Snapshot = gateway.snapshot
         self._client: ClientConnection | None = client
         self._request = request
-        self._dialect = Dialect.OPENAI
-        self.id = gateway.ids.make()
-        self.state = State.HOLDING
-        self._waiter: Waiter | None = None
-        self._upstream: UpstreamConnection | None = None
-        self._reader: StreamReader | None = None
+        self._now_ns = gateway.clock.now()
+        self.id = gateway.ids.make(self._now_ns)
         self._parts: list[bytes] = []
         self._out: list[bytes] = []
-        self._answer_bytes = 0
-        self._answer_headers: list[tuple[bytes, bytes]] = []
-        self._status = 0
-        self._has_head = False
-        self._is_clamped = False
-        self._first_byte_at: int | None = None
-        self._deadline = 0
 
     # -- before anything is held ------------------------------------------------------------------------------
 
@@ -110,18 +85,20 @@ class Exchange:
             self._gateway.answer_other(self, request)
             return
         self._dialect, operation = route
-        caller = self._caller = Caller(request.headers)
-        intent = PARSERS[operation](request.body)
-        key = self._snapshot.key_of(caller.secret)
-        now = self._gateway.clock.now()
-        if key is None or key.expires_at <= now:
-            self.refuse(self._gateway.unauthorized(caller.secret, key))
+        client = self._client
+        memo = None if client is None else self._gateway.memo(client, request)
+        now = self._now_ns
+        if memo is None or memo.key.expires_at <= now:
+            key = None if memo is None else memo.key
+            self.refuse(self._gateway.unauthorized(Caller(request.headers).secret, key))
             return
+        intent = PARSERS[operation](request.body)
         if isinstance(intent, Rejection):
             self.refuse(Refusal(intent.status, intent.code, intent.message, {"param": intent.param}))
             return
         self.intent = intent
-        entry = self._gateway.entry(self._snapshot, key, caller, self._dialect, intent)
+        self._caller = memo.caller
+        entry = self._gateway.entry(memo, self._dialect, intent)
         if isinstance(entry, Refusal):
             self.refuse(entry)
             return
@@ -158,10 +135,12 @@ class Exchange:
             entry.route_id,
             self._gateway.price_id(self._terms.price),
             self._on_durable,
+            now,
         )
         if hold is None:
             return False
         self._hold = hold
+        self._has_hold = True
         client = self._client
         if client is not None:
             client.answering = self
@@ -330,7 +309,7 @@ class Exchange:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             self._gateway.room.leave(waiter)
-            if not hasattr(self, "_hold"):
+            if not self._has_hold:
                 return
         before = self.state
         command = self._on(Event.CLIENT_GONE)
@@ -398,7 +377,7 @@ class Exchange:
         self._end(settlement)
         client = self._client
         if client is not None:
-            head = self._head() + cost_head(self._entry.chain, settlement.cost_nanos, self._snapshot.settings)
+            head = self._head() + cost_head(self._entry.chain, self._entry.visible, settlement.cost_nanos)
             client.write_whole(self._status, head, body)
 
     def _settlement_of(self, body: bytes) -> Settlement:

@@ -4,23 +4,21 @@ A body goes on as received, but for what policy changes: the model's name behind
 usage that an OpenAI stream must state.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from outlay.flow.accounts import UNLIMITED, Account
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.dialects import HAS_OUTPUT
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.snapshot import Disclose, Provider, Settings
 from outlay.flow.ledger.directory import Chain
-from outlay.kernel.ids import id_text
-from outlay.kernel.money import format_usd
+from outlay.kernel.ids import id_header
+from outlay.kernel.money import usd_header
 from outlay.wire.body import insert_field, replace_fields, with_stream_usage
 from outlay.wire.intent import CallIntent, Operation
-
-_HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"te", b"trailer", b"upgrade")
-)
 
 
 class Edits(msgspec.Struct, frozen=True, gc=False):
@@ -54,7 +52,7 @@ def upstream_request(  # noqa: PLR0917 - the hot path: a record of these would c
     if b"?" in path:
         query = path[path.index(b"?") :]
     if target.provider.send_request_id:
-        trace = b"x-outlay-request-id: %b\r\n" % id_text(request_id).encode()
+        trace = b"x-outlay-request-id: %b\r\n" % id_header(request_id)
     return b"POST %b%b HTTP/1.1\r\n%b%b%bcontent-length: %d\r\n\r\n%b" % (
         target.upstream_path,
         query,
@@ -84,37 +82,38 @@ def _upstream_body(target: Target, intent: CallIntent, body: bytes, edits: Edits
 
 
 def answer_head(headers: list[tuple[bytes, bytes]], request_id: bytes, edits: Edits) -> bytes:
-    """The provider's header lines without hop-by-hop fields, and ours."""
-    parts: list[bytes] = []
-    for name, value in headers:
-        if name not in _HOP_BY_HOP and not name.startswith(b"x-outlay-"):
-            parts += (name, b": ", value, b"\r\n")
-    parts += (b"x-outlay-request-id: ", id_text(request_id).encode(), b"\r\n")
+    """The provider's header lines, and ours."""
+    parts = [b"%b: %b\r\n" % header for header in headers]
+    parts.append(b"x-outlay-request-id: %b\r\n" % id_header(request_id))
     if edits.is_default_limit or edits.is_clamped:
         why = b"clamped" if edits.is_clamped else b"default"
         parts.append(b"x-outlay-output-limit: %d (%b)\r\n" % (edits.max_output_tokens, why))
     return b"".join(parts)
 
 
-def cost_head(chain: Chain, cost_nanos: int, settings: Settings) -> bytes:
+def cost_head(chain: Chain, visible: Sequence[Account], cost_nanos: int) -> bytes:
     """What the call cost, what its run has cost, and what the caller's tightest visible budget has left."""
-    head = b"x-outlay-cost-usd: %b\r\n" % format_usd(cost_nanos).encode()
+    head = b"x-outlay-cost-usd: %b\r\n" % usd_header(cost_nanos)
     if chain.run_account is not None:
-        head += b"x-outlay-run-cost-usd: %b\r\n" % format_usd(chain.run_account.spent).encode()
-    is_open = settings.disclose is Disclose.ALL
-    remaining = [
-        account.available
-        for account in chain.accounts
-        if account.budget.hard and account.limit is not None and (is_open or account.budget.is_own)
-    ]
-    if remaining:
-        head += b"x-outlay-remaining-usd: %b\r\n" % format_usd(max(0, min(remaining))).encode()
+        head += b"x-outlay-run-cost-usd: %b\r\n" % usd_header(max(0, chain.run_account.spent))
+    if visible:
+        left = min([account.cap - account.spent - account.held for account in visible])
+        head += b"x-outlay-remaining-usd: %b\r\n" % usd_header(max(0, left))
     return head
+
+
+def visible_accounts(chain: Chain, settings: Settings) -> tuple[Account, ...]:
+    """Hard budgets whose remainder the caller may see."""
+    return tuple(
+        account
+        for account in chain.accounts
+        if account.cap < UNLIMITED and (settings.disclose is Disclose.ALL or account.budget.is_own)
+    )
 
 
 def refusal_head(request_id: bytes, refusal: Refusal) -> bytes:
     """Header lines of a refusal: SDKs retry 408, 409, 429 and 5xx unless told not to."""
-    head = b"content-type: application/json\r\nx-outlay-request-id: %b\r\n" % id_text(request_id).encode()
+    head = b"content-type: application/json\r\nx-outlay-request-id: %b\r\n" % id_header(request_id)
     if refusal.retry_after_s is not None:
         head += b"retry-after: %d\r\n" % refusal.retry_after_s
     elif refusal.status < 500:

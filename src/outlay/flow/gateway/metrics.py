@@ -1,5 +1,6 @@
 """Counters of the data plane, with bounded labels: no user, run or key ever becomes a label. No I/O."""
 
+from bisect import bisect_left
 from collections import Counter
 from typing import Protocol
 
@@ -77,12 +78,7 @@ class Metrics:
         self._sent += 1
         micros = nanos // 1000
         self._decision_sum += micros
-        index = 0
-        for bound in LATENCY_BOUNDS_US:
-            if micros <= bound:
-                break
-            index += 1
-        self._buckets[index] += 1
+        self._buckets[bisect_left(LATENCY_BOUNDS_US, micros)] += 1
 
     def settled(self, entry: Labelled, settlement: Settlement, hold_nanos: int) -> None:
         """A hold ended."""

@@ -12,6 +12,7 @@ from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import ClientConnection, Request
 from outlay.flow.gateway.dialects import FAST_ROUTES, model_body, models_body
 from outlay.flow.gateway.exchange import Exchange
+from outlay.flow.gateway.forward import visible_accounts
 from outlay.flow.gateway.metrics import Metrics, MetricsView
 from outlay.flow.gateway.quoting import find_target
 from outlay.flow.gateway.refusal import Refusal
@@ -39,6 +40,23 @@ MAX_CLOCK_STEP_NS = 2_000_000_000
 REQUEST_PATH = b"/outlay/v1/requests/"
 
 
+class Memo:
+    """A kept connection's last caller: the same headers mean the same key, and mostly the same entry."""
+
+    __slots__ = ("caller", "entry", "headers", "key", "model", "operation", "snapshot")
+
+    def __init__(
+        self, snapshot: Snapshot, headers: list[tuple[bytes, bytes]], caller: Caller, key: KeySpec
+    ) -> None:
+        self.snapshot = snapshot
+        self.headers = headers
+        self.caller = caller
+        self.key = key
+        self.model = ""
+        self.operation: Operation | None = None
+        self.entry: Entry | None = None
+
+
 class Entry:
     """Everything about a caller and model that does not change between calls."""
 
@@ -53,6 +71,7 @@ class Entry:
         "route_id",
         "upstream_head",
         "upstream_path",
+        "visible",
     )
 
     def __init__(
@@ -68,12 +87,14 @@ class Entry:
         self.route_id = gateway.route_id(self, model)
         self.upstream_path = _upstream_path(self.pool, intent)
         self.upstream_head = _upstream_head(self.pool)
+        self.visible = visible_accounts(chain, gateway.snapshot.settings)
 
     def current(self, now: int) -> Chain:
         """The chain, brought up to date if time or budgets moved on."""
         chain = self.chain
         if now >= chain.valid_until:
             self.gateway.books.directory.refresh(chain, now)
+            self.visible = visible_accounts(chain, self.gateway.snapshot.settings)
         return chain
 
 
@@ -268,12 +289,25 @@ class Gateway:
             401, "key_unknown", "The virtual key is not known here; create one with `outlay key create`."
         )
 
-    def entry(
-        self, snapshot: Snapshot, key: KeySpec, caller: Caller, dialect: Dialect, intent: CallIntent
-    ) -> Entry | Refusal:
+    def memo(self, client: ClientConnection, request: Request) -> Memo | None:
+        """The caller of a request, remembered from its connection's last one; None if the key is not known."""
+        snapshot, memo = self.snapshot, client.memo
+        if isinstance(memo, Memo) and memo.snapshot is snapshot and memo.headers == request.headers:
+            return memo
+        caller = Caller(request.headers)
+        key = snapshot.key_of(caller.secret)
+        if key is None:
+            return None
+        client.memo = memo = Memo(snapshot, request.headers, caller, key)
+        return memo
+
+    def entry(self, memo: Memo, dialect: Dialect, intent: CallIntent) -> Entry | Refusal:
         """The caller's entry for a model, made on first use."""
+        if memo.model == intent.model and memo.operation is intent.operation and memo.entry is not None:
+            return memo.entry
+        caller = memo.caller
         cache_key = (
-            key.name,
+            memo.key.name,
             intent.model,
             intent.operation,
             caller.run,
@@ -283,12 +317,13 @@ class Gateway:
         )
         entry = self._entries.get(cache_key)
         if entry is None:
-            made = self._make_entry(snapshot, key, caller, dialect, intent)
+            made = self._make_entry(memo.snapshot, memo.key, caller, dialect, intent)
             if isinstance(made, Refusal):
                 return made
             if len(self._entries) >= MAX_ENTRIES:
                 self._entries.clear()
             self._entries[cache_key] = entry = made
+        memo.model, memo.operation, memo.entry = intent.model, intent.operation, entry
         return entry
 
     def _make_entry(

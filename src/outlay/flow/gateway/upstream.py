@@ -17,6 +17,9 @@ from outlay.flow.gateway.snapshot import Address, Provider, parse_base_url
 MAX_HEAD_BYTES = 64 * 1024
 """Header block of a provider's answer."""
 MAX_HEADERS = 256
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+_HOP_BY_HOP = _FRAMING | {b"connection", b"keep-alive", b"te", b"trailer", b"upgrade"}
+"""Fields that end with this connection; a call does not see them."""
 MAX_QUEUED = 10_000
 """Calls that may wait for a connection of one provider; their holds are placed, so this is bounded by money too."""
 
@@ -30,7 +33,9 @@ class Call(Protocol):
     def on_upstream_failed(self, reason: str) -> None:
         """No connection, or it broke before the answer was whole. The connection is gone."""
 
-    def on_answer_started(self, status: int, headers: list[tuple[bytes, bytes]]) -> None: ...
+    def on_answer_started(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Status and header fields, without hop-by-hop fields and anything that looks like ours."""
+
     def on_answer_data(self, data: bytes) -> None: ...
     def on_answer_read(self) -> None:
         """All bytes that arrived together have been given; forward them now."""
@@ -47,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_head_bytes",
         "_headers",
         "_in_answer",
+        "_is_framed",
         "_parser",
         "_pool",
         "call",
@@ -66,6 +72,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._in_answer = False
         self._ends_with_close = False
+        self._is_framed = False
         self.call: Call | None = None
         self.is_open = False
         self.is_reused = False
@@ -115,10 +122,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._headers = []
+        self._is_framed = False
         self._in_answer = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        if name in _HOP_BY_HOP:
+            if name in _FRAMING:
+                self._is_framed = True
+        elif not name.startswith(b"x-outlay-"):
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -129,10 +142,7 @@ class UpstreamConnection(asyncio.Protocol):
         headers = self._headers
         if len(headers) > MAX_HEADERS:
             raise ValueError("too many header fields")
-        names = [name for name, _ in headers]
-        self._ends_with_close = (
-            b"content-length" not in names and b"transfer-encoding" not in names and status not in (204, 304)
-        )
+        self._ends_with_close = not self._is_framed and status not in (204, 304)
         if self.call is not None:
             self.call.on_answer_started(status, headers)
 

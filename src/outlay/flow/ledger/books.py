@@ -188,11 +188,12 @@ class Books:
         route_id: int,
         price_id: int,
         on_durable: Callable[[Hold, StoreError | None], None],
+        now: int,
         attempt_id: bytes | None = None,
     ) -> Hold | None:
         """Hold `nanos` in every account of the chain, all or nothing; None if it does not fit in one of them.
 
-        The chain must be current. `on_durable` is called once, never from within this call.
+        The chain must be current at `now` (UTC ns). `on_durable` is called once, never from within this call.
         """
         accounts = chain.accounts
         if not fits(accounts, nanos):
@@ -214,7 +215,7 @@ class Books:
         hold.accounts = accounts
         hold.accounts_id = chain.accounts_id
         hold.nanos = nanos
-        hold.placed_at = now = self._clock.now()
+        hold.placed_at = now
         hold.seq = seq
         hold.is_ended = False
         hold.on_durable = on_durable
@@ -248,23 +249,30 @@ class Books:
         del self._open[hold.id]
         now = self._clock.now()
         cost = ending.cost_nanos
+        nanos = hold.nanos
+        is_awaited = False
         for account in hold.accounts:
-            account.held -= hold.nanos
+            account.held -= nanos
             account.open_holds -= 1
-            if cost:
+            if account.buckets is None:
+                account.spent += cost
+            else:
                 account.post(cost, now)
+            if account.waiting:
+                is_awaited = True
             if not account.is_dirty:
                 account.is_dirty = True
                 self._dirty.append(account)
-        if cost > hold.nanos:
+        if cost > nanos:
             self.overrun_nanos += cost - hold.nanos
         self._seq += 1
         batch = self._batch
         batch.ended.append((hold.id,))
         batch.charges.append(_charge_row(hold, ending, now, self._seq))
-        for account in hold.accounts:
-            if account.waiting:
-                self.on_free(account)
+        if is_awaited:
+            for account in hold.accounts:
+                if account.waiting:
+                    self.on_free(account)
         if not (self._later_wanted or self._flush_wanted):
             self._later_wanted = True
             self._timers.call_later(SETTLE_DELAY_S, self.flush)
@@ -343,7 +351,9 @@ class Books:
             if batch.interned:
                 self.directory.written(batch)
             for hold in holds:
-                hold.on_durable(hold, None)
+                # told once; letting go of the listener leaves no cycle for the garbage collector
+                on_durable, hold.on_durable = hold.on_durable, _told
+                on_durable(hold, None)
         else:
             self._not_written(batch, holds, error)
         if not (self._batch.is_empty() and not self._dirty) and not (
@@ -465,6 +475,10 @@ def _charge_row(hold: Hold, ending: Ending, now: int, seq: int) -> ChargeRow:
         ending.http_status,
         ending.reason,
     )
+
+
+def _told(_hold: Hold, _error: StoreError | None) -> None:
+    raise AccountingBroken("a hold was reported durable twice")
 
 
 def _ignore(_account: Account) -> None:
