@@ -53,8 +53,13 @@ Made = TypeVar("Made", KeyEntry, BudgetEntry)
 
 
 def yaml_owner(config: Config, kind: str, name: str) -> str | None:
-    """`outlay.yaml:31` if the file declares an object of that name."""
-    return config.owner_of(kind, name)
+    """`outlay.yaml:31` if the file declares an object of that name; a dated price owns its model's name too."""
+    return _owners(config).get((kind, name))
+
+
+def _owners(config: Config) -> dict[tuple[str, str], str]:
+    dated = {("price", name): place for name, place in config.model_prices().items()}
+    return dated | config.owned_names()
 
 
 def check_object(config: Config, kind: str, name: str, body: bytes) -> ObjectEntry:
@@ -114,8 +119,9 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
 
 
 def _stored_entries(config: Config, stored: Sequence[StoredObject]) -> Iterator[ObjectEntry]:
+    owners = _owners(config)
     for found in stored:
-        if yaml_owner(config, found.kind, found.name) is not None:
+        if (found.kind, found.name) in owners:
             continue
         decoder = Decoder()
         entry = _decoded(decoder, found.kind, found.name, found.body.encode())

@@ -20,6 +20,8 @@ from outlay.kernel.money import MoneyError, usd_to_nanos
 
 MAX_INTEGER = 2**53
 """Largest whole number accepted: JSON readers elsewhere keep it exact."""
+_SHORTEST_HIDDEN: Final = 4
+"""Shorter values of variables are no secrets, and occur in ordinary words."""
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*(?:_[0-9]+)*)\Z")
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*(?:_[0-9]+)*)?(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,2})?\Z")
 _NUMBERS: Final = frozenset({ScalarKind.INTEGER, ScalarKind.FRACTION})
@@ -53,7 +55,7 @@ class Decoder:
         self.problems: list[Problem] = []
         self.places: dict[str, Place] = {}
         self.records: dict[str, msgspec.Struct] = {}
-        self._from_environment: dict[str, str] = {}
+        self._from_environment: dict[str, dict[str, str]] = {}
 
     def report(self, path: str, line: int | None, message: str) -> _Invalid:
         """Note a problem."""
@@ -67,10 +69,9 @@ class Decoder:
         """
         if self.has_problem(path):
             return
-        text = self._from_environment.get(path)
-        if text:
-            names = ", ".join(f"${{{name}}}" for name in self.places[path].variables)
-            message = message.replace(repr(text), names).replace(text, names)
+        for name, value in self._from_environment.get(path, {}).items():
+            if len(value) >= _SHORTEST_HIDDEN:
+                message = message.replace(value, f"${{{name}}}")
         self.report(path, None, message)
 
     def has_problem(self, path: str) -> bool:
@@ -110,15 +111,14 @@ class Decoder:
                 is_whole = False
             else:
                 values[entry.key] = value
-        for field in msgspec.structs.fields(kind):
-            if field.required and field.name not in seen:
-                self.report(path, node.line, f"needs {field.name}")
-                is_whole = False
-        for field in msgspec.structs.fields(kind):
-            if field.required and field.name not in values:
-                if field.name not in seen:
-                    return INVALID
-                values[field.name] = {} if get_origin(hints[field.name]) is dict else ""
+        absent = [name for name in _required(kind) if name not in values]
+        for name in absent:
+            if name in seen:
+                values[name] = {} if get_origin(hints[name]) is dict else ""
+            else:
+                self.report(path, node.line, f"needs {name}")
+        if any(name not in values for name in absent):
+            return INVALID
         record = kind(**values)
         self.records[path] = record
         return record if is_whole else INVALID
@@ -196,7 +196,7 @@ class Decoder:
     def _scalar(self, node: Scalar, wanted: Any, reading: Reading | None, path: str) -> Any:
         self.places[path] = Place(node.line, node.variables)
         if node.variables:
-            self._from_environment[path] = node.text
+            self._from_environment[path] = dict(zip(node.variables, node.values, strict=True))
         if node.missing:
             what = "missing secret" if reading is Reading.SECRET else "missing value"
             names = ", ".join(node.missing)
@@ -238,6 +238,11 @@ def field_types(kind: type[msgspec.Struct]) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=64)
+def _required(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(kind) if field.required)
+
+
 def nearest(name: str, known: Mapping[str, Any]) -> str:
     """What a person may have meant."""
     found = get_close_matches(name, known, 1, 0.6)
@@ -277,7 +282,7 @@ def _shown(node: Scalar, reading: Reading | None) -> str:
 
 
 def _text(node: Scalar, reading: Reading | None) -> str:
-    if node.kind is not ScalarKind.TEXT and not node.variables:
+    if node.kind is not ScalarKind.TEXT and not node.is_filled:
         raise ValueError(f"needs text, not {node.kind}; put it in quotes")
     if _CONTROL.search(node.text):
         raise ValueError("may not hold control characters")
@@ -295,7 +300,7 @@ def _label(node: Scalar, reading: Reading | None) -> str:
 def _integer(node: Scalar) -> int:
     if node.kind is ScalarKind.BOOLEAN or not _INTEGER.match(node.text) or node.kind is ScalarKind.MOMENT:
         raise ValueError(f"needs a whole number, not {_shown(node, None)}")
-    if node.kind is ScalarKind.TEXT and not node.variables:
+    if node.kind is ScalarKind.TEXT and not node.is_filled:
         raise ValueError(f"needs a whole number without quotes, not {_shown(node, None)}")
     value = int(node.text)
     if not 0 <= value <= MAX_INTEGER:

@@ -51,8 +51,15 @@ class Scalar(msgspec.Struct, frozen=True):
     """As it stands in the file, before `${VAR}`: what an error may show."""
     variables: tuple[str, ...] = ()
     """Environment variables whose values went into `text`."""
+    values: tuple[str, ...] = ()
+    """Those values; never to be shown."""
     missing: tuple[str, ...] = ()
     """Variables that are not set and have no default."""
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether `${VAR}` or its default made the text: then quotes in the file say nothing about its kind."""
+        return self.text != self.written
 
 
 class Sequence(msgspec.Struct, frozen=True):
@@ -114,6 +121,8 @@ def read_yaml(text: str, environ: Mapping[str, str]) -> Node | None:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if "end of stream" in (error.problem or ""):  # what was never closed is where it was opened
+            mark = error.context_mark or mark
         raise DocumentError(
             None if mark is None else mark.line + 1, f"not YAML: {error.problem or error.context}"
         ) from error
@@ -191,14 +200,14 @@ class _Builder:
         import yaml
 
         written = event.value
-        text, variables, missing = _filled(written, self._environ, line)
+        text, used, missing = _filled(written, self._environ, line)
         if len(self._stack) and self._stack[-1].is_table and self._stack[-1].key is None:
-            text, variables, missing = written, (), ()  # keys are never filled in
+            text, used, missing = written, {}, ()  # keys are never filled in
         tag = self._loader.resolve(yaml.ScalarNode, text, event.implicit)
         # a variable in quotes stays text; a bare one may be a number, as the environment says
         is_bare = event.implicit[0] and not (written and not text)
         kind = _KINDS.get(tag, ScalarKind.TEXT) if is_bare else ScalarKind.TEXT
-        return Scalar(text, kind, line, written, variables, missing)
+        return Scalar(text, kind, line, written, tuple(used), tuple(used.values()), missing)
 
     def _close(self) -> None:
         done = self._stack.pop()
@@ -244,11 +253,11 @@ _KINDS: Final = {
 
 def _filled(
     written: str, environ: Mapping[str, str], line: int
-) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """`written` with its variables filled in, the variables used, and those that are missing."""
+) -> tuple[str, dict[str, str], tuple[str, ...]]:
+    """`written` with its variables filled in, the variables used and their values, and those that are missing."""
     if "${" not in written:
-        return written, (), ()
-    used: list[str] = []
+        return written, {}, ()
+    used: dict[str, str] = {}
     missing: list[str] = []
 
     def value(match: re.Match[str]) -> str:
@@ -263,10 +272,10 @@ def _filled(
         if found is None:
             missing.append(name)
             return ""
-        used.append(name)
+        used[name] = found
         return found
 
-    return _VARIABLE.sub(value, written), tuple(used), tuple(missing)
+    return _VARIABLE.sub(value, written), used, tuple(missing)
 
 
 def read_json(body: bytes) -> Node:

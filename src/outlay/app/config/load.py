@@ -100,15 +100,13 @@ class Config:
         )
         return found
 
-    def owner_of(self, kind: str, name: str) -> str | None:
-        """`outlay.yaml:31` if the file declares an object of that name; a model's dated prices own the model."""
-        found = self.owned_names().get((kind, name))
-        if found is not None or kind != "price":
-            return found
-        for index, price in enumerate(self.declared.prices):
-            if isinstance(price, CustomEntry | SelfHostedEntry) and f"{price.provider}/{price.model}" == name:
-                return self.place(f"prices[{index}]")
-        return None
+    def model_prices(self) -> dict[str, str]:
+        """`provider/model` of every model's own price in the file, dated or not -> `outlay.yaml:31`."""
+        return {
+            f"{price.provider}/{price.model}": self.place(f"prices[{index}]")
+            for index, price in enumerate(self.declared.prices)
+            if isinstance(price, CustomEntry | SelfHostedEntry)
+        }
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
