@@ -194,4 +194,5 @@ def test_changes_keep_the_meaning(
     body = json.dumps(fields, indent=indent).encode()
     assert json.loads(replace_fields(body, changes)) == {**fields, **changes}
     assert json.loads(insert_field(body, "new", changes)) == {**fields, "new": changes}
-    assert insert_field(body, "new", 1).startswith(body.rstrip(b"}\n"))
+    if b"\\u00" not in body:  # an escaped ASCII letter may hide the name: then the body is written anew
+        assert insert_field(body, "new", 1).startswith(body.rstrip(b"}\n"))
