@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,8 @@ from outlay.lookup.feed import load_feed
 
 MAX_LINE = 64 * 1024 * 1024
 """Longest question or answer: a quoted request body is the largest."""
+MAX_SOCKET_PATH = 100
+"""The kernel takes 107 bytes; a few are kept."""
 CALL_TIMEOUT_S = 60
 METHODS: Final = ("put", "delete", "objects", "resolve", "quote", "accept", "status", "verify")
 _ERRORS: Final[Mapping[str, type[OutlayError]]] = {
@@ -47,8 +51,17 @@ class _AnswerLine(msgspec.Struct, frozen=True):
 
 
 def socket_path(ledger: Path) -> Path:
-    """Where the owner of a ledger listens."""
-    return ledger.with_name(ledger.name + ".sock")
+    """Where the owner of a ledger listens: beside it, or in a folder of the user's own if that path is too long."""
+    path = ledger.with_name(ledger.name + ".sock")
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        return path
+    folder = Path(tempfile.gettempdir()) / f"outlay-{os.geteuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.stat(follow_symlinks=False)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise StoreError(f"the folder {folder.name} for sockets belongs to someone else")
+    return folder / (blake2b(os.fsencode(ledger), digest_size=12).hexdigest() + ".sock")
 
 
 async def serve_control(operations: Operations, path: Path) -> asyncio.Server:

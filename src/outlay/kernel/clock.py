@@ -25,9 +25,10 @@ class SystemClock:
     `drift()` tells how far the system's wall clock has moved away; the owner decides what a jump means.
     """
 
-    __slots__ = ("_anchor",)
+    __slots__ = ("_anchor", "_behind")
 
     def __init__(self) -> None:
+        self._behind = 0
         self._anchor = time.time_ns() - time.monotonic_ns()
 
     def now(self) -> UnixNanos:
@@ -41,12 +42,18 @@ class SystemClock:
         return time.time_ns() - self.now()
 
     def reanchor(self, max_step: int) -> bool:
-        """Take up the wall clock again if it moved by at most max_step ns (NTP slew); tell whether it did."""
+        """Take up the wall clock again if it was stepped by at most `max_step` ns since the last look.
+
+        A step forward moves this clock; after a step back it stands where it was (it never goes backwards) and the
+        difference is remembered. False: the step was larger, and nothing was taken up.
+        """
         drift = self.drift()
-        if abs(drift) > max_step:
+        if abs(drift - self._behind) > max_step:
             return False
         if drift > 0:
             self._anchor += drift
+            drift = 0
+        self._behind = drift
         return True
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import httptools
 
 from outlay.flow.gateway.snapshot import Settings
+from outlay.kernel.errors import AccountingBroken
 
 MAX_PIPELINED = 16
 """Requests of one connection that may wait for their turn; more close it."""
@@ -207,6 +208,8 @@ class ClientConnection(asyncio.Protocol):
             return
         except httptools.HttpParserError as error:
             cause = error.__context__
+            if isinstance(cause, AccountingBroken):
+                raise cause from None
             if isinstance(cause, BadRequest):
                 self._fail(cause)
             else:

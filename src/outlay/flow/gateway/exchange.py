@@ -18,12 +18,12 @@ from outlay.flow.gateway.refusal import Refusal, refusal_of
 from outlay.flow.gateway.settlement import Settlement, Terms, settle_failure, settle_silent, settle_usage
 from outlay.flow.gateway.snapshot import OnClientGone, Snapshot
 from outlay.flow.gateway.upstream import UpstreamConnection
-from outlay.flow.ledger.books import Ending, Hold
+from outlay.flow.ledger.books import Basis, Ending, Hold, Status
 from outlay.flow.lifecycle import Command, Event, State, step
 from outlay.flow.outcome import Failure, failure_of_status
 from outlay.flow.waiting import Waiter
 from outlay.kernel.clock import UnixNanos
-from outlay.kernel.errors import StoreError
+from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import id_text
 from outlay.lookup.cost import Quote, with_output
 from outlay.wire.intent import CallIntent, Dialect, Rejection
@@ -222,9 +222,15 @@ class Exchange:
             self._finish()
             return
         self._waiter = None
-        if self._on(Event.HOLD_DURABLE) is Command.SEND:
+        if self._on(Event.HOLD_DURABLE) is not Command.SEND:
+            self._finish()
+            return
+        try:
             self._entry.pool.acquire(self)
-        else:
+        except AccountingBroken:
+            raise
+        except Exception as fault:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            self.fail(fault)
             self._finish()
 
     def on_upstream_ready(self, connection: UpstreamConnection) -> None:
@@ -297,10 +303,15 @@ class Exchange:
         self.state, command = step(self.state, Event.RESPONSE_ENDED)
         if command is not Command.SETTLE_ANSWER:
             return
-        if self._reader is not None:
-            self._end_stream(self._reader)
-        else:
-            self._end_whole()
+        try:
+            if self._reader is not None:
+                self._end_stream(self._reader)
+            else:
+                self._end_whole()
+        except AccountingBroken:
+            raise
+        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            self.fail(error)
         self._finish()
 
     def on_client_gone(self) -> None:
@@ -334,6 +345,23 @@ class Exchange:
                 upstream.transport.resume_reading()
             else:
                 upstream.transport.pause_reading()
+
+    def fail(self, error: Exception) -> None:
+        """Something of ours is broken: end the hold as unknown, tell the client, let the operator know."""
+        self._gateway.on_fault(error, id_text(self.id))
+        if self._has_hold and not self._hold.is_ended:
+            reason = f"internal error: {type(error).__name__}"
+            self._end(
+                Settlement(
+                    Status.SETTLED, Basis.OUTCOME_UNKNOWN, self._terms.quote.total_nanos, reason=reason
+                )
+            )
+        client = self._client
+        if client is not None:
+            if self._has_head:
+                client.break_stream()
+            else:
+                self.refuse(Refusal(500, "internal_error", "Outlay failed on this call; it is logged."))
 
     def kill(self, failure: Failure | None, reason: str) -> None:
         """End this exchange now: cut the stream, close the upstream, settle by the table."""

@@ -24,6 +24,7 @@ from outlay.flow.ledger.port import Store
 from outlay.flow.scope import Identity
 from outlay.flow.waiting import WaitingRoom
 from outlay.kernel.clock import SystemClock
+from outlay.kernel.errors import AccountingBroken
 from outlay.kernel.ids import IdMaker, id_text, parse_id
 from outlay.kernel.money import format_usd
 from outlay.lookup.price import ModelPrice
@@ -266,7 +267,19 @@ class Gateway:
         if self.blocked is not None and (request.method, request.path.partition(b"?")[0]) in FAST_ROUTES:
             exchange.refuse(self.blocked)
             return
-        exchange.begin()
+        try:
+            exchange.begin()
+        except AccountingBroken:
+            raise
+        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            exchange.fail(error)
+
+    def on_fault(self, error: Exception, request_id: str) -> None:
+        """A defect of ours met a request: report it once, with its place in the code and never its content."""
+        self.metrics.refused("internal_error")
+        self.loop.call_exception_handler(
+            {"message": f"request {request_id} failed: {_place_of(error)}", "exception": error}
+        )
 
     def fault_body(self, path: bytes, status: int, code: str, message: str) -> bytes:
         """Error body for a request that could not be framed."""
@@ -479,6 +492,14 @@ class Gateway:
             snapshot_version=self.snapshot.version,
             host_crashed=self.books.host_crashed,
         )
+
+
+def _place_of(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "?"
+    return f"{type(error).__name__} at {where}"
 
 
 def _upstream_path(pool: Pool, intent: CallIntent) -> bytes:

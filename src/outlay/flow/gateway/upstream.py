@@ -13,6 +13,7 @@ from typing import Protocol
 import httptools
 
 from outlay.flow.gateway.snapshot import Address, Provider, parse_base_url
+from outlay.kernel.errors import AccountingBroken
 
 MAX_HEAD_BYTES = 64 * 1024
 """Header block of a provider's answer."""
@@ -53,6 +54,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_headers",
         "_in_answer",
         "_is_framed",
+        "_is_unasked",
         "_parser",
         "_pool",
         "call",
@@ -73,6 +75,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._in_answer = False
         self._ends_with_close = False
         self._is_framed = False
+        self._is_unasked = False
         self.call: Call | None = None
         self.is_open = False
         self.is_reused = False
@@ -111,7 +114,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, AccountingBroken):
+                raise error.__context__ from None
             self._break("the provider's answer is not valid HTTP/1.1")
             return
         if not self._in_answer and self.call is call and self._head_bytes > MAX_HEAD_BYTES:
@@ -119,8 +124,13 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self.call is call:
             call.on_answer_read()
+        elif self._is_unasked:
+            # more than one answer to one request: whose would the next one be?
+            self.abort()
 
     def on_message_begin(self) -> None:
+        if self.call is None:
+            self._is_unasked = True
         self._headers = []
         self._is_framed = False
         self._in_answer = False

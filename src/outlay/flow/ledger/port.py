@@ -188,7 +188,8 @@ class Loaded(NamedTuple):
     was_clean: bool
     """The last epoch ended with a clean stop."""
     host_crashed: bool
-    """The last epoch ended without a clean stop and the machine has booted since."""
+    """The last epoch ended without a clean stop, the machine has booted since, and commits did not wait for the
+    disk: the last moments may be missing."""
 
 
 class StoreBusy(StoreError):

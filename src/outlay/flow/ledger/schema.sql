@@ -1,7 +1,8 @@
 -- The ledger's tables (SQLite). Amounts are nano-dollars, times UTC nanoseconds, ids 16 bytes of UUIDv7.
 -- Application id 0x4f55544c ("OUTL"); user_version is the schema's version.
 CREATE TABLE IF NOT EXISTS epochs (
-    id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, stopped_at INTEGER, boot_id TEXT NOT NULL, pid INTEGER NOT NULL
+    id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, stopped_at INTEGER, boot_id TEXT NOT NULL, pid INTEGER NOT NULL,
+    is_full INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS interned (
     kind TEXT NOT NULL, id INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (kind, id)

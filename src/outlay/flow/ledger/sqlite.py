@@ -71,9 +71,12 @@ class SqliteStore:
         try:
             self._db = _open(path, full)
             self._prepare_schema()
-        except apsw.Error as error:
+        except (apsw.Error, OSError) as error:
             self._lock.close()
             raise StoreError(f"cannot open the ledger {path.name}: {error}") from error
+        except StoreError:
+            self._lock.close()
+            raise
         self._cursor = self._db.cursor()
         self._epoch = 0
         self._wal_pages = 0
@@ -99,10 +102,13 @@ class SqliteStore:
         """See `Store.load`."""
         boot = _boot_id()
         try:
-            last = self._one("SELECT id, stopped_at, boot_id FROM epochs ORDER BY id DESC LIMIT 1", ())
+            last = self._one(
+                "SELECT id, stopped_at, boot_id, is_full FROM epochs ORDER BY id DESC LIMIT 1", ()
+            )
             with self._db:
                 self._db.execute(
-                    "INSERT INTO epochs (started_at, boot_id, pid) VALUES (?,?,?)", (now, boot, os.getpid())
+                    "INSERT INTO epochs (started_at, boot_id, pid, is_full) VALUES (?,?,?,?)",
+                    (now, boot, os.getpid(), int(self._full)),
                 )
             self._epoch = self._db.last_insert_rowid()
             execute = self._db.execute
@@ -122,7 +128,7 @@ class SqliteStore:
         except apsw.Error as error:
             raise _store_error(error) from error
         clean = last is None or last[1] is not None
-        crashed = last is not None and not clean and last[2] != boot
+        crashed = last is not None and not clean and last[2] != boot and not last[3]
         return Loaded(interned, limits, max_account, holds, seqs[0], self._epoch, clean, crashed)
 
     def submit(self, batch: Batch, done: Done) -> None:
@@ -301,6 +307,8 @@ class _Checkpointer:
 
 
 def _open(path: Path, full: bool) -> apsw.Connection:
+    # made here, so that nobody else may read who spends what
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = apsw.Connection(str(path))
     db.pragma("journal_mode", "wal")
     db.pragma("synchronous", "full" if full else "normal")
