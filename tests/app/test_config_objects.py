@@ -160,6 +160,18 @@ def test_the_file_wins_over_an_older_stored_object_of_its_name(config: Config) -
     assert price.rates.input == 1_000_000_000
 
 
+def test_a_secret_belongs_to_one_key(config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"secret: the key in outlay\.yaml:4 has this secret"):
+        check_object(config, "key", "other", body(secret="sk-outlay-0123456789"))
+    twins = [stored(config, "key", name, secret="sk-outlay-9876543210") for name in ("a", "b")]
+    with pytest.raises(ConfigError, match="the keys 'a' and 'b' have one secret"):
+        build_snapshot(config, twins, feed_of([]), 1)
+    # the file declared the secret later: it decides who the bearer is
+    text = TEXT.replace("sk-outlay-0123456789", "sk-outlay-9876543210")
+    snapshot = build_snapshot(parse_config(text, Path("/x/outlay.yaml"), {}), twins[:1], feed_of([]), 1)
+    assert [key.name for key in snapshot.keys.values()] == ["dev"]
+
+
 def test_a_stored_object_that_cannot_be_read_is_named(config: Config) -> None:
     with pytest.raises(ConfigError, match="stored budget 'odd'"):
         build_snapshot(config, [StoredObject("budget", "odd", 1, '{"name":"odd"}')], feed_of([]), 1)

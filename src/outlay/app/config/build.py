@@ -76,17 +76,24 @@ def check_object(config: Config, kind: str, name: str, body: bytes) -> ObjectEnt
         check_entry(entry, config.declared, decoder.refine)
     if decoder.problems or entry is None:
         raise _error(decoder.problems, f"{kind} {name!r}")
-    return hashed(entry) if isinstance(entry, KeyEntry) else entry
+    if not isinstance(entry, KeyEntry):
+        return entry
+    entry = hashed(entry)
+    for index, key in enumerate(config.declared.keys):
+        if key.secret_sha256 == entry.secret_sha256:
+            place = config.place(f"keys[{index}]")
+            raise ConfigError(f"the key in {place} has this secret; give each its own", key="secret")
+    return entry
 
 
 def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, version: int) -> Snapshot:
     """Everything the gateway works with. Raises ConfigError if a stored object cannot be read."""
     owned = Origin.YAML
     declared = config.declared
-    keys = [
-        key_of(key, config.org, owned, config.place(f"keys[{index}]"))
+    keys = {
+        key.secret_sha256: key_of(key, config.org, owned, config.place(f"keys[{index}]"))
         for index, key in enumerate(declared.keys)
-    ]
+    }
     budgets = [
         budget_of(budget, owned, config.place(f"budgets[{index}]"))
         for index, budget in enumerate(declared.budgets)
@@ -95,7 +102,10 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
     for entry in _stored_entries(config, stored):
         match entry:
             case KeyEntry():
-                keys.append(key_of(entry, config.org, Origin.STORE, ""))
+                key = key_of(entry, config.org, Origin.STORE, "")
+                twin = keys.setdefault(key.secret_sha256, key)
+                if twin is not key and twin.origin is not owned:  # the file wins here too
+                    raise ConfigError(f"the keys {twin.name!r} and {key.name!r} have one secret; revoke one")
             case BudgetEntry():
                 budgets.append(budget_of(entry, Origin.STORE, ""))
             case _:
@@ -105,7 +115,7 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
         settings=settings_of(declared.gateway),
         providers=tuple(provider_of(entry, config.folder) for entry in _catch_all_last(declared)),
         models=tuple(ModelRoute(model.name, model.provider, model.model) for model in declared.models),
-        keys=tuple(keys),
+        keys=tuple(keys.values()),
         budgets=tuple(budgets),
         rules=tuple(AccessRule(entry.scope, entry.allow, entry.deny) for entry in declared.access),
         book=PriceBook.build(

@@ -1,0 +1,125 @@
+"""The command line beside a running `outlay up`: changes are in force for the next call, reports read while it runs."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outlay.app.cli.main import main
+from outlay.testing import MockProvider
+from tests.harness import MOCK_PRICES
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """\
+org: acme
+gateway: {{port: 0}}
+providers:
+  - {{name: openai, api_key: mock, base_url: "{url}/v1"}}
+budgets:
+  - {{name: all, limit_usd: 1}}
+prices:
+  - {{kind: custom, provider: openai, model: gpt-test, usd_per_mtok: {{input: 2.5, output: 10}}}}
+"""
+
+
+def ask(url: str, secret: str) -> int:
+    body = {"model": "gpt-test", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
+    request = urllib.request.Request(
+        url + "/v1/chat/completions", json.dumps(body).encode(), {"authorization": f"Bearer {secret}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            answer.read()
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def eventually(url: str, secret: str, status: int) -> int:
+    """The status, tried again for a second while it is another."""
+    until = time.monotonic() + 1
+    while (found := ask(url, secret)) != status and time.monotonic() < until:
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """The config file and the address of a running gateway."""
+    path = tmp_path / "outlay.yaml"
+    with MockProvider(prices=MOCK_PRICES) as mock:
+        path.write_text(CONFIG.format(url=mock.url))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "outlay.app.cli.main", "up", "-c", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdout is not None
+        with process, process.stdout:
+            line = next(line for line in process.stdout if '"listening"' in line)
+            yield path, f"http://127.0.0.1:{json.loads(line)['port']}"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+
+
+def test_key_budget_and_reports_while_it_runs(
+    running: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, url = running
+
+    def run(*arguments: str) -> tuple[int, Any]:
+        code = main([*arguments, "--json", "-c", str(path)])
+        return code, json.loads(capsys.readouterr().out)
+
+    code, made = run("key", "create", "ci", "--team", "search")
+    assert code == 0
+    assert eventually(url, made["secret"], 200) == 200
+    code, state = run("status")
+    assert (code, state["is_running"], state["keys"]) == (0, True, 1)
+    code, found = run("doctor")
+    assert (code, found["is_well"]) == (0, True)
+    code, report = run("spend", "--by", "team")
+    assert (code, [row["group"]["team"] for row in report["rows"]]) == (0, ["search"])
+    assert report["total"]["cost_nanos"] > 0
+    assert run("budget", "set", "stop", "--scope", "team=search", "--limit", "0.000001")[0] == 0
+    assert eventually(url, made["secret"], 402) == 402
+    request = path.with_name("request.json")
+    request.write_text(json.dumps({"model": "gpt-test", "max_tokens": 50, "messages": []}))
+    code, quote = run("quote", "--key", "ci", "--file", str(request))
+    assert (code, quote["refusal"]["code"], quote["refusal"]["fields"]["budget"]) == (
+        1,
+        "budget_spent",
+        "stop",
+    )
+    assert run("budget", "delete", "stop")[0] == 0
+    assert run("quote", "--key", "ci", "--file", str(request))[0] == 0
+    assert run("key", "revoke", "ci")[0] == 0
+    assert eventually(url, made["secret"], 401) == 401
+    assert run("key", "revoke", "ci")[0] == 3
+    assert run("budget", "delete", "all")[0] == 4
+    assert run("budget", "set", "b", "--limit", "-1")[0] == 2
+    code, audit = run("ledger", "verify")
+    assert (code, audit["is_right"], audit["open_holds"]) == (0, True, 0)
+    assert run("doctor", "--accept-clock") == (1, {"code": "clock_jumped", "accepted": False})
+
+
+def test_a_ledger_whose_owner_does_not_answer(
+    running: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = running
+    os.unlink(path.with_name("outlay.db.sock"))
+    assert main(["key", "create", "x", "-c", str(path)]) == 5
+    assert re.search(r"outlay: the ledger outlay\.db is in use", capsys.readouterr().err)
