@@ -5,30 +5,35 @@ import pwd
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from outlay.app.config import Config, load_config
-from outlay.app.control import open_operations
-from outlay.app.operations import Operating
-from outlay.flow.ledger.reader import LedgerReader
 from outlay.kernel.errors import ConfigError
+
+if TYPE_CHECKING:  # commands that only read outlay.yaml need no ledger
+    from outlay.app.operations import Operating
+    from outlay.flow.ledger.reader import LedgerReader
 
 
 def open_config(path: str) -> Config:
-    """The checked file. Raises ConfigErrors."""
+    """The checked file. Raises ConfigErrors. The only place where commands hand the environment on."""
     return load_config(Path(path), os.environ)
 
 
 @contextmanager
-def operating(path: str) -> Iterator[Operating]:
+def operating(path: str) -> "Iterator[Operating]":
     """Operations of the running gateway, or of the ledger if none runs. Raises ConfigErrors, StoreError."""
+    from outlay.app.control import open_operations
+
     with open_operations(Path(path), os.environ) as operations:
         yield operations
 
 
 @contextmanager
-def reading(config: Config) -> Iterator[LedgerReader]:
+def reading(config: Config) -> "Iterator[LedgerReader]":
     """The ledger, read-only. Raises StoreError if there is none yet."""
+    from outlay.flow.ledger.reader import LedgerReader
+
     with LedgerReader(config.ledger_path) as reader:
         yield reader
 

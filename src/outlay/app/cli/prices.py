@@ -1,18 +1,17 @@
 """`outlay price`: what models cost, what one's own entries change, what to look twice at; set and delete entries."""
 
 import argparse
-import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from outlay.app.cli.access import actor, operating
+from outlay.app.cli.access import actor, open_config, operating
 from outlay.app.cli.exit_codes import FAILED, OK
 from outlay.app.cli.output import Terminal, iso, money, usd
 from outlay.app.cli.times import parse_when
-from outlay.app.config import Config, StoredObject, build_snapshot, load_config
+from outlay.app.config import Config, StoredObject, build_snapshot
 from outlay.app.control import feed_cache
 from outlay.kernel.clock import SystemClock, UnixNanos
 from outlay.kernel.errors import ConfigError, NotFound
@@ -97,7 +96,7 @@ def check(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def show_all(options: argparse.Namespace, terminal: Terminal) -> int:
     """The operator's own entries."""
-    config = load_config(Path(options.config), os.environ)
+    config = open_config(options.config)
     declared = dict(
         zip(
             (name for kind, name in config.owned_names() if kind == "price"),
@@ -164,7 +163,7 @@ def _prices(options: argparse.Namespace) -> _Prices:
     if not path.exists() and options.config == "outlay.yaml":
         book = PriceBook.build(load_feed(None))
         return _Prices(book, tuple(book.feed.providers()), now)
-    config = load_config(path, os.environ)
+    config = open_config(options.config)
     book = build_snapshot(
         config, _stored_prices(config, options.config), load_feed(feed_cache(config.ledger_path)), 0
     ).book

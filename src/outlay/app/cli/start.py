@@ -6,10 +6,11 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from outlay.app.cli.access import open_config
 from outlay.app.cli.exit_codes import CONFLICT, OK
 from outlay.app.cli.output import Terminal
 from outlay.app.cli.starter import starter_text
-from outlay.app.config import Config, build_snapshot, config_origins, load_config, new_secret
+from outlay.app.config import Config, build_snapshot, config_origins, new_secret
 from outlay.kernel.errors import StoreError
 from outlay.lookup.feed import feed_of
 
@@ -32,7 +33,7 @@ def init(options: argparse.Namespace, terminal: Terminal) -> int:
         fresh.replace(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}") from error
-    config = load_config(path, os.environ)
+    config = open_config(options.config)
     terminal.document({"file": str(path), "key": "dev", "gateway_port": config.gateway.port})
     terminal.text(f"wrote {path} (mode 0600: it holds a random admin token and the secret of the key `dev`)")
     terminal.text("next: export OPENAI_API_KEY or ANTHROPIC_API_KEY, then `outlay up`")
@@ -41,7 +42,7 @@ def init(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def check(options: argparse.Namespace, terminal: Terminal) -> int:
     """Check the file and everything it makes; print each effective value and its origin, secrets hidden."""
-    config = load_config(Path(options.config), os.environ)
+    config = open_config(options.config)
     build_snapshot(config, [], feed_of([]), 0)
     values = config_origins(config)
     notes = config_notes(config)
