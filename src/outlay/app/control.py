@@ -94,7 +94,9 @@ def _answered(operations: Operations, line: bytes) -> _AnswerLine:
         method: Callable[..., Any] = getattr(operations, question.method)
         return _AnswerLine(result=method(**question.arguments))
     except OutlayError as error:
-        name = type(error).__name__ if type(error).__name__ in _ERRORS else "OutlayError"
+        name = next(
+            (kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS), "OutlayError"
+        )
         return _AnswerLine(error=name, message=str(error))
     except (msgspec.DecodeError, TypeError) as error:
         return _AnswerLine(error="ConfigError", message=f"not an operation: {error}")

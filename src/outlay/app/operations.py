@@ -50,19 +50,22 @@ class ConfigSource:
         self.config: Config = load_config(path, environ)
         self.problem: str | None = None
 
-    def reload_if_changed(self) -> bool:
-        """Read the file again if it changed; tells whether a new good configuration is in force."""
+    def read_if_changed(self) -> Config | None:
+        """The file's configuration if it changed and is good; `problem` says why a changed file is not.
+
+        Touches nothing but the stamp and `problem`, so it may run beside the event loop.
+        """
         stamp = self._read_stamp()
         if stamp == self._stamp:
-            return False
+            return None
         self._stamp = stamp
         try:
-            self.config = load_config(self.path, self._environ)
+            config = load_config(self.path, self._environ)
         except OutlayError as error:
             self.problem = str(error)
-            return False
+            return None
         self.problem = None
-        return True
+        return config
 
     def _read_stamp(self) -> tuple[int, int, int]:
         try:
@@ -167,13 +170,13 @@ class Operations:
             self._books.configure(snapshot.budgets)
         self.on_change(snapshot)
 
-    def reload(self) -> bool:
-        """Take up a changed outlay.yaml; tells whether the snapshot changed. A bad file changes nothing."""
-        if not self.source.reload_if_changed():
-            return False
+    def take(self, config: Config) -> bool:
+        """Put a configuration in force; one that does not fit the stored objects changes nothing but `problem`."""
+        old, self.source.config = self.source.config, config
         try:
             self._changed()
         except ConfigError as error:
+            self.source.config = old
             self.source.problem = str(error)
             return False
         return True

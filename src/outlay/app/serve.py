@@ -93,13 +93,13 @@ async def _serve(config_path: Path) -> int:
 
 async def _watch(operations: Operations) -> None:
     problem: str | None = None
+    loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(WATCH_S)
-        try:
-            if operations.reload():
-                _log("config_reloaded", version=operations.snapshot.version)
-        except OutlayError as error:
-            operations.source.problem = str(error)
+        # parsing a large file takes longer than a request may wait: it happens in a thread
+        config = await loop.run_in_executor(None, operations.source.read_if_changed)
+        if config is not None and operations.take(config):
+            _log("config_reloaded", version=operations.snapshot.version)
         if operations.source.problem != problem:
             problem = operations.source.problem
             if problem is not None:

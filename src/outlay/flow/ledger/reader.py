@@ -175,8 +175,19 @@ class LedgerReader:
 
     def accounts(self, now: int, *, with_past: bool = False, budget: str | None = None) -> list[AccountView]:
         """Balances of declared budgets, newest window first; past windows only if asked."""
+        # a rolling account's stored figure is as of its last use: its buckets are asked, by the budget's own length
+        rolled = (
+            "(SELECT coalesce(sum(b.spent), 0) FROM buckets b WHERE b.account_id = accounts.id AND b.start > ?3 -"
+            " m.seconds * 1000000000 - max(m.seconds * 1000000000 / 60, 100000000))"
+        )
+        meaning = (
+            "(SELECT budget, max(seq), body ->> '$.window.kind' AS kind, body ->> '$.window.seconds' AS seconds"
+            " FROM limits GROUP BY budget)"
+        )
         sql = (
-            "SELECT id, name, scope, window_start, window_end, limit_nanos, spent, held FROM accounts"
+            "SELECT id, name, scope, window_start, window_end, limit_nanos,"
+            f" CASE m.kind WHEN 'rolling' THEN {rolled} ELSE spent END, held"
+            f" FROM accounts JOIN {meaning} m USING (budget)"
             " WHERE name <> ?1 AND (?2 OR window_end > ?3) AND (?4 IS NULL OR name = ?4)"
             f" ORDER BY name, window_start DESC, scope LIMIT {MAX_ROWS}"
         )
