@@ -83,6 +83,10 @@ class Host(Protocol):
     def settings(self) -> Settings: ...
     @property
     def is_draining(self) -> bool: ...
+    @property
+    def tick(self) -> int:
+        """Monotonic ns, renewed a few times a second: fine enough for time limits of seconds."""
+
     def monotonic(self) -> int: ...
     def on_request(self, connection: "ClientConnection", request: Request) -> None: ...
     def may_continue(self, headers: list[tuple[bytes, bytes]]) -> bool: ...
@@ -150,7 +154,7 @@ class ClientConnection(asyncio.Protocol):
         self.can_write = True
         self.is_open = False
         self.is_closing = False
-        self.idle_since = host.monotonic()
+        self.idle_since = host.tick
         self.stalled_since = 0
 
     # -- asyncio ----------------------------------------------------------------------------------------------
@@ -174,7 +178,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.can_write = False
-        self.stalled_since = self._host.monotonic()
+        self.stalled_since = self._host.tick
         if self.answering is not None:
             self.answering.on_client_writable(False)
 
@@ -234,7 +238,7 @@ class ClientConnection(asyncio.Protocol):
         self._has_rare = False
         self._body = []
         self._body_bytes = 0
-        self.idle_since = self._host.monotonic()
+        self.idle_since = self._host.tick
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -310,7 +314,7 @@ class ClientConnection(asyncio.Protocol):
         if (request is not None and not request.keep_alive) or self._host.is_draining:
             self.close()
             return
-        self.idle_since = self._host.monotonic()
+        self.idle_since = self._host.tick
         if self._ready:
             self._next()
             return

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from outlay.flow.gateway.server import Entry, Gateway
 
 _EVENT_STREAM = b"text/event-stream"
+_AS_RECEIVED = Edits(0, False, False)
 
 
 class Exchange:
@@ -239,7 +240,7 @@ class Exchange:
             self._entry.pool.give_back(connection)
             return
         self._upstream = connection
-        self._on(Event.REQUEST_SENT)
+        self.state, _ = step(State.SENDING, Event.REQUEST_SENT)
         self._gateway.metrics.sent(self._gateway.clock.monotonic() - self._request.received_at)
         edits = self._edits()
         connection.send(
@@ -258,7 +259,7 @@ class Exchange:
 
     def on_answer_started(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """See `upstream.Call`."""
-        self._on(Event.RESPONSE_STARTED)
+        self.state, _ = step(self.state, Event.RESPONSE_STARTED)
         self._status = status
         self._answer_headers = headers
         self._first_byte_at = self._now()
@@ -525,6 +526,8 @@ class Exchange:
 
     def _edits(self) -> Edits:
         is_default = self.intent.max_output_tokens is None and self.intent.operation in HAS_OUTPUT
+        if not (is_default or self._is_clamped):
+            return _AS_RECEIVED
         return Edits(self._quote.max_output_tokens, is_default, self._is_clamped)
 
     def _head(self) -> bytes:

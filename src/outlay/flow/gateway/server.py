@@ -121,6 +121,8 @@ class Gateway:
         self.room = WaitingRoom(snapshot.settings.max_waiting, snapshot.settings.max_waiting_bytes)
         self.blocked: Refusal | None = None
         self.is_draining = False
+        self.tick = clock.monotonic()
+        """Monotonic ns as of the last sweep; for limits of seconds, so that no call reads the clock for them."""
         self._store = store
         self._connections: set[ClientConnection] = set()
         self._entries: dict[tuple[object, ...], Entry] = {}
@@ -159,7 +161,7 @@ class Gateway:
             if pool is None or pool.provider != provider:
                 if pool is not None:
                     pool.close()
-                pool = Pool(provider, self.loop, self.clock.monotonic)
+                pool = Pool(provider, self.loop, self)
             self.pools[name] = pool
         for pool in old.values():
             pool.close()
@@ -194,7 +196,7 @@ class Gateway:
         await asyncio.sleep(0.01)
 
     def _sweep(self) -> None:
-        now = self.clock.monotonic()
+        self.tick = now = self.clock.monotonic()
         self.room.expire(now)
         for account in self.room.accounts():
             self._on_free(account)

@@ -7,7 +7,6 @@ it ended; the pool gives connections in order of asking and never more than the 
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -43,6 +42,14 @@ class Call(Protocol):
 
     def on_answer_ended(self) -> None:
         """The answer is whole. The connection has gone back to the pool."""
+
+
+class Ticker(Protocol):
+    """Time for limits of seconds."""
+
+    @property
+    def tick(self) -> int:
+        """Monotonic ns, renewed a few times a second."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -100,7 +107,7 @@ class UpstreamConnection(asyncio.Protocol):
     def send(self, call: Call, data: bytes) -> None:
         """Send one request; `call` hears of its answer."""
         self.call = call
-        self.quiet_since = self._pool.monotonic()
+        self.quiet_since = self._pool.ticker.tick
         self.transport.write(data)
 
     def data_received(self, data: bytes) -> None:
@@ -109,7 +116,7 @@ class UpstreamConnection(asyncio.Protocol):
             # nobody asked: an early error answer or noise; this connection cannot be trusted
             self.abort()
             return
-        self.quiet_since = self._pool.monotonic()
+        self.quiet_since = self._pool.ticker.tick
         if not self._in_answer:
             self._head_bytes += len(data)
         try:
@@ -190,12 +197,10 @@ class UpstreamConnection(asyncio.Protocol):
 class Pool:
     """Connections to one provider. Last used, first reused, so that the rest go idle and close."""
 
-    def __init__(
-        self, provider: Provider, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], int]
-    ) -> None:
+    def __init__(self, provider: Provider, loop: asyncio.AbstractEventLoop, ticker: Ticker) -> None:
         self.provider = provider
         self.address: Address = parse_base_url(provider.base_url)
-        self.monotonic = monotonic
+        self.ticker = ticker
         self._loop = loop
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
@@ -240,7 +245,7 @@ class Pool:
             # not within the parser of the answer before: the next call writes in a turn of its own
             self._loop.call_soon(self._hand_over, connection)
             return
-        connection.idle_since = self.monotonic()
+        connection.idle_since = self.ticker.tick
         self._idle.append(connection)
 
     def _hand_over(self, connection: UpstreamConnection) -> None:
