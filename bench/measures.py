@@ -171,9 +171,9 @@ def memory(load: Load, mock: Mock, subjects: Sequence[Subject]) -> Table:
         if subject.pid is None:
             continue
         row = table.rows[subject.name] = {"idle MB": rss_megabytes(subject.pid)}
-        with load.held_streams(subject.port, subject.headers, connections=HELD_STREAMS) as held:
-            if held != HELD_STREAMS:
-                table.notes.append(f"{subject.name}: {HELD_STREAMS} streams could not be opened: no figure")
+        with load.held_streams(subject.port, subject.headers, connections=HELD_STREAMS) as problem:
+            if problem is not None:
+                table.notes.append(f"{subject.name}: {HELD_STREAMS} streams could not be opened: {problem}")
                 continue
             time.sleep(_SETTLE_SECONDS)
             row[f"MB with {HELD_STREAMS}"] = rss_megabytes(subject.pid)

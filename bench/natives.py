@@ -14,6 +14,8 @@ from bench.machine import started_on
 SOURCES = Path(__file__).resolve().parent / "native"
 _GRACE_SECONDS = 60.0
 """How much longer than asked a load run may take before it counts as hung."""
+_HOLD_SECONDS = "20"
+"""Time for all streams to open (the load adds 30 s of patience), and for the caller to look."""
 
 PROMPT = "Say something short about ledgers. " * 8
 BODY = {"model": "gpt-4o-mini", "max_tokens": 80, "messages": [{"role": "user", "content": PROMPT}]}
@@ -134,14 +136,26 @@ class Load:
         return _parse(output)
 
     @contextmanager
-    def held_streams(self, port: int, headers: Mapping[str, str], *, connections: int) -> Iterator[int]:
-        """Hold so many streams open, each past its first event, while the caller looks; yields their number."""
-        command = [*self._command(port, headers, connections, stream=True), "--hold", "--seconds", "60"]
+    def held_streams(
+        self, port: int, headers: Mapping[str, str], *, connections: int
+    ) -> Iterator[str | None]:
+        """Hold so many streams open, each past its first event, while the caller looks; yields what went wrong."""
+        command = [
+            *self._command(port, headers, connections, stream=True),
+            "--hold",
+            "--seconds",
+            _HOLD_SECONDS,
+        ]
         with started_on(self._core):
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None
-            yield int(json.loads(process.stdout.readline()).get("open", 0))
+            row = json.loads(process.stdout.readline())
+            if row.get("open") == connections:
+                yield None
+            else:
+                faults = {name: row[name] for name in ("not_ok", "broken", "unanswered")}
+                yield f"{row['first_event_us']['count']} of {connections} had a first event; faults: {faults}"
         finally:
             process.kill()
             process.communicate()

@@ -128,17 +128,18 @@ def test_the_proxy_keeps_its_upstream_connections(folder, proxy):
 
 def test_streams_are_held_while_the_caller_looks(folder, mock, proxy):
     mock.pace(chunks=100, chunk_ms=1000)
-    with Load(folder, None).held_streams(proxy.port, HEADERS, connections=40) as held:
-        assert held == 40
+    with Load(folder, None).held_streams(proxy.port, HEADERS, connections=40) as problem:
+        assert problem is None
         assert mock.counts()["open_streams"] == 40
 
 
 def test_a_refusing_subject_holds_nothing(folder):
     with (
         MockProvider(behaviour={"status": 503}) as provider,
-        Load(folder, None).held_streams(provider.port, HEADERS, connections=5) as held,
+        Load(folder, None).held_streams(provider.port, HEADERS, connections=5) as problem,
     ):
-        assert held == 0
+        assert problem is not None
+        assert "'not_ok': 5" in problem
 
 
 def test_a_child_is_pinned_with_its_threads():
