@@ -11,6 +11,7 @@ from typing import Protocol
 
 import httptools
 
+from outlay.flow.gateway.shape import MAX_REBUILDS, HeadShape, shape_of
 from outlay.flow.gateway.snapshot import Settings
 from outlay.kernel.errors import AccountingBroken
 
@@ -117,8 +118,11 @@ class ClientConnection(asyncio.Protocol):
         "_host",
         "_in_message",
         "_is_chunked_answer",
+        "_last",
         "_parser",
         "_ready",
+        "_rebuilds",
+        "_shape",
         "_url",
         "answering",
         "can_write",
@@ -132,6 +136,7 @@ class ClientConnection(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
+    _last: Request
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -141,6 +146,8 @@ class ClientConnection(asyncio.Protocol):
         self._in_message = False
         self._headers_done = True
         self._has_rare = False
+        self._shape: HeadShape | None = None
+        self._rebuilds = 0
         self.memo: object | None = None
         """What the host remembers of this connection's last caller."""
         self._is_chunked_answer = False
@@ -196,9 +203,40 @@ class ClientConnection(asyncio.Protocol):
             self._backlog.append(data)
             self.transport.pause_reading()
             return
+        shape = self._shape
+        if shape is not None and not self._in_message:
+            body = shape.body_of(data, self._host.settings.max_body_bytes)
+            if body is not None:
+                self.request = request = self._like_last(body)
+                self._host.on_request(self, request)
+                return
+        is_fresh = not self._in_message
         self._feed(data)
         if self._ready:
+            if is_fresh:
+                self._learn(data)
             self._next()
+
+    def _learn(self, data: bytes) -> None:
+        """Remember the head of the request that `data` began with, if the next one may look the same."""
+        request = self._ready[0]
+        self._shape = None
+        if self._rebuilds < MAX_REBUILDS and request.keep_alive and not self._has_rare:
+            self._rebuilds += 1
+            self._shape = shape_of(data)
+            self._last = request
+
+    def _like_last(self, body: bytes) -> Request:
+        last = self._last
+        request = Request()
+        request.method = last.method
+        request.path = last.path
+        request.headers = last.headers
+        request.keep_alive = True
+        request.is_http10 = last.is_http10
+        request.body = body
+        request.received_at = self._host.monotonic()
+        return request
 
     def _feed(self, data: bytes) -> None:
         if not self._in_message or not self._headers_done:
