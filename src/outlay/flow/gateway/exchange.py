@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from outlay.flow.gateway.server import Entry, Gateway
 
 _EVENT_STREAM = b"text/event-stream"
+FEW = 2
+"""Calls in flight up to which a hold is committed at once instead of at the end of the loop's turn."""
 _AS_RECEIVED = Edits(0, False, False)
 
 
@@ -125,6 +127,9 @@ class Exchange:
             blocked = self._decide()
             if blocked is not None:
                 self._wait(*blocked)
+        elif len(gateway.exchanges) <= FEW:
+            # nobody to share a commit with: a turn of the loop would only be waited for
+            gateway.books.flush()
 
     def _place(self, quote: Quote, now: int) -> bool:
         entry = self._entry

@@ -273,9 +273,21 @@ class Books:
             for account in hold.accounts:
                 if account.waiting:
                     self.on_free(account)
-        if not (self._later_wanted or self._flush_wanted):
-            self._later_wanted = True
-            self._timers.call_later(SETTLE_DELAY_S, self.flush)
+        if not self._later_wanted:
+            self._flush_late(SETTLE_DELAY_S)
+
+    def _flush_late(self, delay_s: float) -> None:
+        self._later_wanted = True
+        commits = self.commits
+        self._timers.call_later(delay_s, lambda: self._flush_if_none_since(commits))
+
+    def _flush_if_none_since(self, commits: int) -> None:
+        """The late flush: if a commit took the settlements along meanwhile, what came after it may ride again."""
+        self._later_wanted = False
+        if self.commits == commits:
+            self.flush()
+        elif not self._batch.is_empty():
+            self._flush_late(SETTLE_DELAY_S)
 
     def resolve(self, charge_id: bytes, cost_nanos: int, actor: str, note: str) -> int:
         """Correct a charge whose outcome was unknown; returns the adjustment posted.
@@ -325,7 +337,7 @@ class Books:
 
     def flush(self) -> None:
         """Hand the tick's batch to the store now."""
-        self._flush_wanted = self._later_wanted = False
+        self._flush_wanted = False
         if self._in_flight:
             return
         batch = self._batch
