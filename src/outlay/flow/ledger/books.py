@@ -371,9 +371,9 @@ class Books:
         if not (self._batch.is_empty() and not self._dirty) and not (
             self._flush_wanted or self._later_wanted
         ):
-            self._later_wanted = True
-            delay = SETTLE_DELAY_S if error is None else BUSY_RETRY_S if self._busy_tries else DOWN_RETRY_S
-            self._timers.call_later(delay, self.flush)
+            self._flush_late(
+                SETTLE_DELAY_S if error is None else BUSY_RETRY_S if self._busy_tries else DOWN_RETRY_S
+            )
 
     def _not_written(self, batch: Batch, holds: list[Hold], error: StoreError) -> None:
         """Nothing of the batch is stored: what happened stays to be written, holds fail (or wait, if only busy)."""
