@@ -235,9 +235,9 @@ def test_provider_errors_are_retried_and_each_attempt_is_booked(
     tmp_path: Path, status: int, kind: type[anthropic.APIStatusError]
 ) -> None:
     with firewall(tmp_path) as (mock, gateway), client_of(gateway, max_retries=1) as client:
-        mock.queue({"status": status, "retry_after": "0"})
+        mock.queue({"status": status, "retry_after": "0.01"})
         assert client.messages.create(**CALL).stop_reason == "end_turn"
-        mock.queue({"status": status, "retry_after": "0"}, {"status": status, "retry_after": "0"})
+        mock.queue({"status": status, "retry_after": "0.01"}, {"status": status, "retry_after": "0.01"})
         with pytest.raises(kind):
             client.messages.create(**CALL)
         assert [charge.http_status for charge in charges(gateway)] == [status, status, 200, status]

@@ -331,7 +331,7 @@ def test_busy_budget_is_retried_by_the_sdk_and_then_serves(tmp_path: Path) -> No
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_provider_errors_are_retried_and_each_attempt_is_booked(tmp_path: Path, status: int) -> None:
     with firewall(tmp_path) as (mock, gateway), client_of(gateway, max_retries=2) as client:
-        mock.queue({"status": status, "retry_after": "0"}, {"status": status, "retry_after": "0"})
+        mock.queue({"status": status, "retry_after": "0.01"}, {"status": status, "retry_after": "0.01"})
         assert client.chat.completions.create(**CALL).choices[0].finish_reason == "stop"
         found = charges(gateway)
         assert [charge.status for charge in found] == ["settled", "void", "void"]

@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 import msgspec
 
+from outlay.flow.ledger.directory import REMOVED
 from outlay.flow.windows import Window, WindowKind, bucket_leaves_at, bucket_start
 from outlay.kernel.errors import StoreError
 
@@ -127,13 +128,15 @@ class _Replay:
         )
 
     def _seeds(self) -> set[int]:
-        """Accounts of budgets that were declared after charges existed: their start cannot be replayed by set."""
+        """Accounts of budgets declared after charges existed, or again: their start cannot be replayed by set."""
         first = self._rows("SELECT min(hold_seq) FROM charges")[0][0]
         if first is None:
             return set()
         rows = self._rows(
-            "SELECT a.id FROM accounts a WHERE (SELECT min(seq) FROM limits l WHERE l.budget = a.budget) > ?",
+            "SELECT a.id FROM accounts a WHERE (SELECT min(seq) FROM limits l WHERE l.budget = a.budget) > ?1"
+            " OR EXISTS (SELECT 1 FROM limits l WHERE l.budget = a.budget AND l.hard = ?2)",
             first,
+            REMOVED,
         )
         return {row[0] for row in rows}
 

@@ -17,6 +17,7 @@ from outlay.flow.budgets import BudgetSpec
 from outlay.flow.ledger.directory import Chain, Directory, changed_buckets, decode_identity
 from outlay.flow.ledger.port import Batch, ChargeRow, HoldRow, PostingRow, Store, StoreBusy
 from outlay.flow.scope import Identity
+from outlay.flow.windows import bounds
 from outlay.kernel.clock import Clock
 from outlay.kernel.errors import AccountingBroken, NotFound, OutlayError, StoreError
 from outlay.wire.intent import Usage
@@ -146,7 +147,8 @@ class Books:
         self.flush()
         now = self._clock.now()
         fresh = self.directory.set_budgets(budgets, self._next_seq, now)
-        for account in self.directory.seed(fresh, now):
+        # what a failing store has not taken yet is spend all the same
+        for account in self.directory.seed(fresh, now, self._batch.charges):
             self._touch(account)
         for hold in self._open.values() if fresh else ():
             self._extend(hold, fresh)
@@ -304,7 +306,7 @@ class Books:
             )
         delta = cost_nanos - charge.cost_nanos
         now = self._clock.now()
-        accounts = self.directory.accounts_of_set(charge.accounts_id)
+        accounts = self._accounts_of_charge(charge, now)
         for account in accounts:
             account.adjust(delta, charge.settled_at, now)
             self._touch(account)
@@ -318,6 +320,17 @@ class Books:
                 if account.waiting:
                     self.on_free(account)
         return delta
+
+    def _accounts_of_charge(self, charge: ChargeRow, now: int) -> Sequence[Account]:
+        """The accounts a charge was posted to, and those of later budgets that were seeded with it."""
+        accounts = list(self.directory.accounts_of_set(charge.accounts_id))
+        identity = decode_identity(self.directory.identities.body(charge.identity_id))
+        for budget in self.directory.budgets:
+            if bounds(budget.window, now)[0] <= charge.placed_at:
+                account = self.directory.account_for(budget, identity, now)
+                if account is not None and account not in accounts:
+                    accounts.append(account)
+        return accounts
 
     @property
     def open_holds(self) -> int:

@@ -11,7 +11,16 @@ import msgspec
 
 from outlay.flow.accounts import Account
 from outlay.flow.budgets import RUN_METER, BudgetSpec, Origin, budgets_for
-from outlay.flow.ledger.port import AccountRow, Batch, BucketRow, InternRow, LimitRow, Loaded, Store
+from outlay.flow.ledger.port import (
+    AccountRow,
+    Batch,
+    BucketRow,
+    ChargeRow,
+    InternRow,
+    LimitRow,
+    Loaded,
+    Store,
+)
 from outlay.flow.scope import Identity, match_scope
 from outlay.flow.windows import (
     FOREVER,
@@ -202,17 +211,26 @@ class Directory:
         self.make_stale()
         return [budget for budget in fresh if budget.name != RUN_METER]
 
-    def seed(self, fresh: Sequence[BudgetSpec], now: int) -> Iterator[Account]:
+    def seed(
+        self, fresh: Sequence[BudgetSpec], now: int, unwritten: Sequence[ChargeRow]
+    ) -> Iterator[Account]:
         """Start new budgets from what the ledger already knows: a budget made in mid-window is not born empty.
 
-        Yields each account whose balance it changed, possibly more than once.
+        `unwritten` are charges that the store does not have yet. Yields each account whose balance it changed,
+        possibly more than once.
         """
         for budget in fresh:
             rolling = budget.window.kind is WindowKind.ROLLING
             start, _ = bounds(budget.window, now)
             size = bucket_nanos(budget.window) if rolling else 0
             begun: set[int] = set()
-            for identity_id, at, nanos in self._store.spend_since(start, rolling, size):
+            rows = self._store.spend_since(start, rolling, size)
+            for row in unwritten:
+                posted_at = row.settled_at if rolling else row.placed_at
+                if posted_at >= start:
+                    rows.append((row.identity_id, posted_at, row.cost_nanos))
+            # oldest first, as a ring's buckets stand
+            for identity_id, at, nanos in sorted(rows, key=lambda found: found[1]):
                 identity = decode_identity(self.identities.body(identity_id))
                 values = match_scope(budget.scope, identity)
                 if values is not None and nanos:
