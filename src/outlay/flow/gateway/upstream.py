@@ -281,7 +281,13 @@ class Pool:
         ):
             task = self._loop.create_task(self._connect())
             self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            task.add_done_callback(self._on_connect_done)
+
+    def _on_connect_done(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        if self._waiting:
+            # a call that came while the finished task still counted has no connection on its way
+            self._open_more()
 
     async def _connect(self) -> None:
         connection = UpstreamConnection(self)
