@@ -239,8 +239,8 @@ class ClientConnection(asyncio.Protocol):
         return request
 
     def _feed(self, data: bytes) -> None:
-        if not self._in_message or not self._headers_done:
-            self._head_bytes += len(data)
+        # header bytes until the head is whole, then bytes since the last piece of body (a trailer that never ends)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -257,11 +257,7 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self._fail(BadRequest(400, "bad_http", "the request is not valid HTTP/1.1"))
             return
-        if (
-            self._in_message
-            and not self._headers_done
-            and self._head_bytes > self._host.settings.max_header_bytes
-        ):
+        if self._in_message and self._head_bytes > self._host.settings.max_header_bytes:
             self._fail(BadRequest(431, "headers_too_large", "the request's header block is too large"))
 
     # -- httptools --------------------------------------------------------------------------------------------
@@ -284,6 +280,9 @@ class ClientConnection(asyncio.Protocol):
             raise BadRequest(431, "url_too_long", "the request's address is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headers_done:
+            # behind the body: who calls and what is encoded was decided by the head
+            raise BadRequest(400, "trailers_not_supported", "trailer fields are not taken")
         name = name.lower()
         if name == b"content-length":
             # the framing is ours on both sides; left out, the headers of a kept connection compare equal
@@ -313,6 +312,7 @@ class ClientConnection(asyncio.Protocol):
                     self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         self._body_bytes += len(body)
         if self._body_bytes > self._host.settings.max_body_bytes:
             raise _too_large(self._host.settings)
@@ -435,6 +435,8 @@ class ClientConnection(asyncio.Protocol):
     def _fail(self, error: BadRequest) -> None:
         if self.is_closing or not self.is_open:
             return
+        # nothing more is begun: what waited before the bad request would be answered by its error
+        self._ready.clear()
         if self.request is None:
             body = self._host.fault_body(self._url, error.status, error.code, error.message)
             head = b"content-type: application/json\r\nx-should-retry: false\r\nconnection: close\r\n"

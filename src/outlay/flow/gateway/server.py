@@ -377,6 +377,9 @@ class Gateway:
     def answer_other(self, exchange: Exchange, request: Request) -> None:
         """Model lists, request look-ups and health; everything else is not found. Nothing here costs money."""
         path = request.path.partition(b"?")[0]
+        if request.method == b"HEAD":
+            # its answer may have no body, and ours has one: nothing may follow it on this connection
+            request.keep_alive = False
         if request.method == b"GET" and path == b"/healthz":
             exchange.answer_whole(200, b'{"status":"ok"}')
             return
