@@ -1,4 +1,4 @@
-"""Run (b): the official openai SDK through the gateway to a real model, priced by the CPU-hour, until a cap stops it."""
+"""Run (b): the official openai SDK through the gateway to a real model by the CPU-hour, until a cap stops it."""
 
 import importlib.util
 import os

@@ -11,6 +11,12 @@ from pathlib import Path
 
 CONTEXT_TOKENS = 2048
 PARALLEL = 2
+TURNS = (
+    "{{ bos_token }}{% for message in messages %}<start_of_turn>"
+    "{{ 'model' if message.role == 'assistant' else 'user' }}\n{{ message.content }}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+"""Gemma's turns as a Jinja template: the package's model file carries none."""
 
 
 def serve(cache: Path) -> None:
@@ -30,7 +36,7 @@ def serve(cache: Path) -> None:
     params.model.path = str(model)
     params.n_ctx, params.n_parallel, params.cpuparams.n_threads = CONTEXT_TOKENS, PARALLEL, 1
     params.hostnames, params.port = ["127.0.0.1"], port
-    params.chat_template = "gemma"
+    params.chat_template = TURNS
     server = llama.Server(params)
     sys.stdout.write(json.dumps({"url": server.listening_address, "port": port}) + "\n")
     sys.stdout.flush()
