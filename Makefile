@@ -9,7 +9,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary --only-binary=xllamacpp -e '.[dev]'
 	touch $(STAMP)
 
 check: setup  ## format, lint, types, import contracts, fast tests: under 60 s
