@@ -1,0 +1,106 @@
+"""What the console reaches: outlay.yaml as it stands, the running gateway's operations, the ledger to read.
+
+Every use opens its own connection and closes it, so a gateway that was started again is found at once and no thread
+shares a handle. State changes only through the gateway: without one they raise `GatewayDown`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import msgspec
+
+from outlay.app.config import BudgetEntry, Config
+from outlay.app.control import ControlClient, socket_path
+from outlay.app.operations import ConfigSource
+from outlay.flow.ledger.audit import Audit, audit
+from outlay.flow.ledger.reader import LedgerReader
+from outlay.kernel.clock import SystemClock
+from outlay.kernel.errors import Fault, OutlayError, StoreError
+
+
+class GatewayDown(OutlayError):
+    """No gateway runs, or it does not answer: nothing can be changed now."""
+
+    fault = Fault.STORE
+    code = "gateway_down"
+    http_status = 503
+    retryable = True
+
+
+class Conflict(OutlayError):
+    """The name is taken."""
+
+    fault = Fault.CALLER
+    code = "conflict"
+    http_status = 409
+
+
+class Desk:
+    """See the module. Methods may be called from many threads."""
+
+    def __init__(self, source: ConfigSource, clock: SystemClock) -> None:
+        self._source = source
+        self._lock = Lock()
+        self.clock = clock
+        self.making = Lock()
+        """Held while a key is made: two creations of one name must not both find it free."""
+        self._ledger = source.config.ledger_path
+
+    def config(self) -> Config:
+        """The file as last read well."""
+        with self._lock:
+            changed = self._source.read_if_changed()
+            if changed is not None:
+                self._source.config = changed
+            return self._source.config
+
+    def admin_token(self) -> str:
+        """The token in force; an edit of the file changes it without a restart."""
+        return self.config().console.admin_token
+
+    @contextmanager
+    def operating(self) -> Iterator[ControlClient]:
+        """The running gateway's operations. Raises GatewayDown."""
+        try:
+            client = ControlClient(socket_path(self._ledger))
+        except OSError as error:
+            raise GatewayDown("the gateway is not running; `outlay up` starts it") from error
+        try:
+            yield client
+        except StoreError as error:
+            # the socket ended in the middle: a change may or may not be in force
+            raise GatewayDown(f"{error}; look whether the change is in force") from error
+        finally:
+            client.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[LedgerReader]:
+        """The ledger, read-only. Raises StoreError."""
+        with LedgerReader(self._ledger) as reader:
+            yield reader
+
+    def audit(self) -> Audit:
+        """Recompute the ledger here, not on the gateway's event loop. Raises StoreError."""
+        if not self._ledger.exists():
+            raise StoreError(f"there is no ledger at {self._ledger.name} yet; `outlay up` makes it")
+        return audit(self._ledger)
+
+    def objects(self, kind: str) -> list[dict[str, Any]]:
+        """All objects of a kind, of file and store, by name. Raises GatewayDown."""
+        with self.operating() as operations:
+            found = [item for item in operations.objects() if item["kind"] == kind]
+        return sorted(found, key=lambda item: str(item["name"]))
+
+    def budgets(self) -> list[tuple[dict[str, Any], BudgetEntry]]:
+        """Every budget with its declaration; a stored one that the file shadows is left out."""
+        declared = {entry.name: entry for entry in self.config().declared.budgets}
+        found = []
+        for item in self.objects("budget"):
+            if item["origin"] == "store":
+                if item["name"] not in declared:
+                    found.append((item, msgspec.convert(item["body"], BudgetEntry)))
+            elif item["name"] in declared:
+                found.append((item, declared[item["name"]]))
+        return found
