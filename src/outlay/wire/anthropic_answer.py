@@ -121,6 +121,10 @@ class MessagesStream(EventReader):
         self._stated: _Usage | None = None
         self._model: str | None = None
 
+    def is_content_only(self, chunk: bytes) -> bool:
+        """Neither usage (start and delta of the message) nor its end nor an error."""
+        return b'"usage"' not in chunk and b"message_" not in chunk and b"error" not in chunk
+
     def read_data(self, data: bytes) -> bool:
         """Take one event's data."""
         if not data:
@@ -157,10 +161,7 @@ class MessagesStream(EventReader):
         return True
 
     def _count(self, block: _Block) -> None:
-        size = _block_bytes(block)
-        if size:
-            self.deltas += 1
-            self.output_bytes += size
+        self._count_output(_block_bytes(block))
 
     def _state(self, stated: _Usage | None) -> None:
         """Take over each field that is stated; what is absent or null keeps its last value."""
@@ -183,8 +184,7 @@ class MessagesStream(EventReader):
         elif b'"usage"' in data and not self._is_ending:
             self.usage = None
             self._stated = _Usage()  # without totals nothing later can make it whole by accident
-        self.deltas += 1
-        self.output_bytes += len(data)
+        self._count_output(len(data))
 
 
 def _usage(stated: _Usage, model: str | None) -> Usage | None:

@@ -133,6 +133,15 @@ class ChatStream(EventReader):
     def __init__(self, strip_usage: bool) -> None:
         super().__init__(holds_back=strip_usage)
 
+    def is_content_only(self, chunk: bytes) -> bool:
+        """No usage that is not null, no finish, no error, no end; the first chunk brings the answer's id."""
+        if self.response_id is None or b'"error"' in chunk or b"[DONE]" in chunk:
+            return False
+        usages = chunk.count(b'"usage"')
+        if usages and usages != chunk.count(b'"usage":null'):
+            return False
+        return chunk.count(b'"finish_reason"') == chunk.count(b'"finish_reason":null')
+
     def read_data(self, data: bytes) -> bool:
         """Take one chunk; False for the usage-only chunk of a stream whose client did not ask for it."""
         if not data.startswith(b"{"):
@@ -163,10 +172,7 @@ class ChatStream(EventReader):
         return bool(choices) or not self._holds_back or chunk.error is not None
 
     def _count(self, delta: _Delta) -> None:
-        size = _delta_bytes(delta)
-        if size:
-            self.deltas += 1
-            self.output_bytes += size
+        self._count_output(_delta_bytes(delta))
 
     def _read_odd_chunk(self, data: bytes) -> None:
         """A chunk of unknown shape: what usage it stated is unknown, and its bytes count as output."""
@@ -174,8 +180,7 @@ class ChatStream(EventReader):
             self.error_seen = True
         elif b'"usage"' in data and not self._is_ending:
             self.usage = None
-        self.deltas += 1
-        self.output_bytes += len(data)
+        self._count_output(len(data))
 
 
 def _decode_or_none(decode: Callable[[bytes], _T], data: bytes) -> _T | None:

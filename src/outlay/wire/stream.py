@@ -18,16 +18,20 @@ class StreamReader(Protocol):
     """The dialect's end mark was seen: the answer is whole."""
     error_seen: bool
     """The provider sent an error event."""
-    deltas: int
-    """Events that brought generated content, counted once per choice."""
-    output_bytes: int
-    """UTF-8 bytes of generated text, reasoning and tool arguments seen."""
     response_id: str | None
     finish_reason: str | None
 
     @property
     def saw_output(self) -> bool:
         """Any generated content was seen."""
+
+    @property
+    def deltas(self) -> int:
+        """Events that brought generated content, counted once per choice."""
+
+    @property
+    def output_bytes(self) -> int:
+        """UTF-8 bytes of generated text, reasoning and tool arguments seen."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what the upstream sent; return what goes to the client now (may be empty)."""
@@ -36,19 +40,25 @@ class StreamReader(Protocol):
         """The upstream closed: the bytes still held back."""
 
 
+MAX_UNREAD_BYTES = 64 * 1024
+"""Content kept unread per stream: a usual answer whole, and 64 MB for a thousand open streams."""
+
+
 class EventReader:
     """A `StreamReader` over server-sent events; a dialect says what one event's data means (`read_data`)."""
 
     __slots__ = (
+        "_deltas",
         "_dropped_last",
         "_holds_back",
         "_is_ending",
+        "_output_bytes",
         "_splitter",
-        "deltas",
+        "_unread",
+        "_unread_bytes",
         "error_seen",
         "finish_reason",
         "is_done",
-        "output_bytes",
         "response_id",
         "usage",
         "usage_is_final",
@@ -64,14 +74,48 @@ class EventReader:
         self.usage_is_final = False
         self.is_done = False
         self.error_seen = False
-        self.deltas = 0
-        self.output_bytes = 0
+        self._deltas = 0
+        self._output_bytes = 0
+        self._unread: list[bytes] = []
+        self._unread_bytes = 0
         self.response_id: str | None = None
         self.finish_reason: str | None = None
 
     @property
+    def deltas(self) -> int:
+        """See `StreamReader`."""
+        self._read_unread()
+        return self._deltas
+
+    @property
+    def output_bytes(self) -> int:
+        """See `StreamReader`."""
+        self._read_unread()
+        return self._output_bytes
+
+    @property
     def saw_output(self) -> bool:
+        """See `StreamReader`."""
         return self.deltas > 0
+
+    def is_content_only(self, chunk: bytes) -> bool:
+        """Whether whole events can only hold generated content: no usage, end, error or identity. A dialect knows.
+
+        False is always safe; True for an event that says more would lose it.
+        """
+        return False
+
+    def _count_output(self, size: int) -> None:
+        if size:
+            self._deltas += 1
+            self._output_bytes += size
+
+    def _read_unread(self) -> None:
+        unread, self._unread, self._unread_bytes = self._unread, [], 0
+        for chunk in unread:
+            for event in chunk.split(b"\n\n"):
+                if event:
+                    self.read_data(event_data(event + b"\n\n"))
 
     def read_data(self, data: bytes) -> bool:
         """Take one event's data (may be empty); return whether the event is to be forwarded."""
@@ -79,6 +123,18 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> bytes:
         splitter = self._splitter
+        if (
+            splitter.is_between_events
+            and chunk.endswith(b"\n\n")
+            and b"\r" not in chunk
+            and self.is_content_only(chunk)
+        ):
+            # content is only looked into if a broken call must be counted; most never are
+            self._unread.append(chunk)
+            self._unread_bytes += len(chunk)
+            if self._unread_bytes > MAX_UNREAD_BYTES:
+                self._read_unread()
+            return chunk
         whole = len(chunk) - 2
         if whole > 0 and splitter.is_between_events and b"\r" not in chunk:
             # one whole event a chunk, as engines send them: nothing to hold, and only the data to copy

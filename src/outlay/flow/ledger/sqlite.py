@@ -34,8 +34,8 @@ from outlay.kernel.errors import StoreError
 
 APPLICATION_ID = 0x4F55544C
 MIN_SQLITE = (3, 51, 3)
-CHECKPOINT_EVERY_PAGES = 4_000
-"""16 MB of WAL start a background checkpoint: often enough to stay small, rarely enough to stay off the p99."""
+CHECKPOINT_EVERY_PAGES = 16_000
+"""64 MB of WAL start a background checkpoint: a page written many times is copied once, so rarely is cheaper."""
 WAL_CAP_PAGES = 64_000
 """256 MB of WAL: the writer itself finishes the checkpoint, so that a busy hour cannot fill the disk."""
 
