@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -236,6 +237,69 @@ def test_head_has_no_body(stage: Stage) -> None:
     head = wire.until(b"\r\n\r\n").lower()
     # either no body, or a connection that ends with it: the next answer must not begin in it
     assert b"connection: close" in head or b"content-length: 0" in head
+
+
+def test_heads_that_repeat_mean_the_same(stage: Stage) -> None:
+    packed = gzip.compress(BODY)
+    wire = stage.wire()
+    # an encoded request, with a plain one behind it in the same bytes; then the encoded one again, alone
+    wire.send(post(packed, content_encoding="gzip") + post())
+    assert [wire.answer()[0] for _ in range(2)] == [200, 200]
+    for request in (
+        post(packed, content_encoding="gzip"),
+        post(),
+        post(),
+        post(packed, content_encoding="gzip"),
+    ):
+        wire.send(request)
+        assert wire.answer()[0] == 200
+    assert {call.body for call in stage.mock.calls} == {BODY}
+
+
+def test_a_repeated_head_is_held_to_its_length(stage: Stage) -> None:
+    wire = stage.wire()
+    for _ in range(3):
+        wire.send(post())
+        assert wire.answer()[0] == 200
+    # shorter than its length, then the rest; longer than its length; too large
+    request = post()
+    wire.send(request[:-5])
+    wire.send(request[-5:])
+    assert wire.answer()[0] == 200
+    wire.send(post() + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert wire.answer()[0] == 200
+    assert wire.answer()[2] == b'{"status":"ok"}'
+    wire.send(post(b" " * 20_001))
+    assert wire.answer()[0] == 413
+
+
+def test_a_providers_trailers_are_no_headers(tmp_path: Path) -> None:
+    said = json.dumps(
+        {"id": "x", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    ).encode()
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    answer += chunked(said)[:-2] + b"set-cookie: evil=1\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+                connection.recv(65536)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with RunningGateway(tmp_path / "l.db", url, [budget("all", "100")]) as gateway:
+            wire = Wire(gateway.url)
+            wire.send(post())
+            status, headers, _ = wire.answer()
+            wire.socket.close()
+        thread.join(10)
+    assert status == 200
+    assert "set-cookie" not in headers
+    assert "x-outlay-cost-usd" in headers
 
 
 # -- what must be refused, and never be forwarded -----------------------------------------------------------------

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,13 @@ def trees(*rooms: str) -> list[tuple[str, ast.Module]]:
     """The parsed files of rooms (all, if none is given)."""
     chosen = [path for path in FILES if not rooms or name_of(path).startswith(rooms)]
     assert chosen, f"no file in {rooms}"
-    return [(name_of(path), ast.parse(path.read_text("utf-8"))) for path in chosen]
+    return [(name_of(path), parsed(path)) for path in chosen]
+
+
+@lru_cache(maxsize=1000)
+def parsed(path: Path) -> ast.Module:
+    """The tree of a file; parsing is the slow part."""
+    return ast.parse(path.read_text("utf-8"))
 
 
 def test_there_is_something_to_look_at() -> None:

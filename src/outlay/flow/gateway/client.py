@@ -213,7 +213,8 @@ class ClientConnection(asyncio.Protocol):
         is_fresh = not self._in_message
         self._feed(data)
         if self._ready:
-            if is_fresh:
+            # alone in its bytes: else what was noted of headers is of another request
+            if is_fresh and not self._in_message and len(self._ready) == 1:
                 self._learn(data)
             self._next()
 

@@ -147,7 +147,8 @@ class UpstreamConnection(asyncio.Protocol):
         if name in _HOP_BY_HOP:
             if name in _FRAMING:
                 self._is_framed = True
-        elif not name.startswith(b"x-outlay-"):
+        elif not self._in_answer and not name.startswith(b"x-outlay-"):
+            # not a trailer: the answer's head is what it was when the answer began
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
