@@ -1,0 +1,16 @@
+"""What belongs to `make check` and what only to `make test`: whole folders of real processes and sockets are slow."""
+
+from pathlib import Path
+
+import pytest
+
+SLOW = ("reality", "testing", "property/test_wire_properties.py", "app/test_cli_books.py", "app/test_cli_start.py")
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow places."""
+    for item in items:
+        place = item.path.relative_to(HERE).as_posix()
+        if place.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
