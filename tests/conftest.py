@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-SLOW = ("reality", "testing", "property/test_wire_properties.py", "app/test_cli_books.py", "app/test_cli_start.py")
+SLOW = (
+    "reality",
+    "testing",
+    "property/test_wire_properties.py",
+    "app/test_cli_books.py",
+    "app/test_cli_start.py",
+)
 HERE = Path(__file__).parent
 
 

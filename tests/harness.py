@@ -47,17 +47,26 @@ def book() -> PriceBook:
         overrides=[
             CustomModel(provider="openai", model="gpt-test", usd_per_mtok=GPT, context_window=128_000),
             CustomModel(provider="openai", model="embed-test", usd_per_mtok={"input": "0.02"}),
-            CustomModel(provider="anthropic", model="claude-test", usd_per_mtok=CLAUDE, context_window=200_000),
+            CustomModel(
+                provider="anthropic", model="claude-test", usd_per_mtok=CLAUDE, context_window=200_000
+            ),
         ],
     )
 
 
 def budget(
-    name: str, usd: str | None, scope: dict[str, str] | None = None, window: str = "lifetime", *, hard: bool = True
+    name: str,
+    usd: str | None,
+    scope: dict[str, str] | None = None,
+    window: str = "lifetime",
+    *,
+    hard: bool = True,
 ) -> BudgetSpec:
     """A budget in one line."""
     limit = None if usd is None else usd_to_nanos(usd)
-    return BudgetSpec(name, scope if scope is not None else {"org": "acme"}, limit, parse_window(window), hard)
+    return BudgetSpec(
+        name, scope if scope is not None else {"org": "acme"}, limit, parse_window(window), hard
+    )
 
 
 def key(name: str = "test", secret: str = SECRET, **changes: Any) -> KeySpec:

@@ -245,6 +245,11 @@ def _report(  # noqa: PLR0917 - everything the run came to
         by_model = reader.spend(["model"])
         accounts = reader.accounts(SystemClock().now())
         run = reader.spend(["run"])
+    statuses = tally.by_status
+    screen.line(
+        f"  {tally.calls:,} calls: {statuses[200]:,} answered, {statuses[402] + statuses[429]} refused or throttled,"
+        f" {statuses[500]} failed at the provider, {statuses[0]} left in mid-stream"
+    )
     for name, rows in (("team", by_team), ("model", by_model)):
         screen.heading(f"spend by {name}")
         screen.table(

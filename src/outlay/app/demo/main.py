@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from outlay.app.demo.screen import Screen
 
@@ -34,6 +36,8 @@ def run_demo(argv: Sequence[str]) -> int:
     started = time.monotonic()
     results: dict[str, object] = {}
     code = 0
+    # a polite kill unwinds like Ctrl-C, so that no process and no folder stays behind
+    signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="outlay-demo-") as folder:
         try:
             if options.only != "model":
@@ -47,6 +51,10 @@ def run_demo(argv: Sequence[str]) -> int:
             screen.line(f"INVARIANT BROKEN: {broken}")
             results["broken"] = str(broken)
             code = 1
+        except KeyboardInterrupt:
+            screen.line("")
+            screen.line("interrupted; everything it started has been stopped")
+            return 130
     results["seconds"] = round(time.monotonic() - started)
     if code == 0:
         screen.line("")
@@ -54,6 +62,10 @@ def run_demo(argv: Sequence[str]) -> int:
     if options.json:
         sys.stdout.write(json.dumps(results, indent=2) + "\n")
     return code
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _run_model(folder: Path, screen: Screen, results: dict[str, object], *, is_asked: bool) -> int:
