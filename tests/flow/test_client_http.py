@@ -15,6 +15,7 @@ import pytest
 
 from outlay.flow.gateway.snapshot import Disclose, Settings
 from outlay.flow.ledger.audit import audit
+from outlay.flow.ledger.reader import LedgerReader
 from outlay.testing import MockProvider
 from tests.harness import MOCK_PRICES, SECRET, RunningGateway, budget
 
@@ -347,8 +348,11 @@ def test_a_bad_request_behind_a_good_one(stage: Stage) -> None:
     # one answer, for the first request that is answered at all; then the end
     status, _, _ = wire.answer()
     assert wire.is_closed()
+    stage.gateway.call(stage.gateway.books.flush)
     if status != 200:
         assert not stage.mock.calls, "what is answered as failed was not sent"
+        with LedgerReader(stage.gateway.path) as reader:
+            assert reader.totals()["charges"] == 0, "and nothing was held for it"
 
 
 def test_too_many_pipelined(stage: Stage) -> None:
