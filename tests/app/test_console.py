@@ -223,6 +223,27 @@ def test_without_the_token_nothing_is_read(tmp_path: Path, authorization: str | 
     asyncio.run(run())
 
 
+def test_a_body_without_end_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlay.app.console.door.MAX_BODY", 2_000)
+    application = create_application(Desk(ConfigSource(write_config(tmp_path), {}), SystemClock()))
+    taken = 0
+
+    async def body() -> Any:
+        nonlocal taken
+        for _ in range(100):
+            taken += 1
+            yield b" " * 1000
+
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
+            headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+            return await client.post("/api/v1/quote", content=body(), headers=headers)
+
+    answer = asyncio.run(run())
+    assert (answer.status_code, answer.json()["error"]["code"], taken) == (413, "body_too_large", 3)
+
+
 def test_a_changed_token_is_in_force_and_a_removed_one_opens_nothing(tmp_path: Path) -> None:
     path = write_config(tmp_path)
     application = create_application(Desk(ConfigSource(path, {}), SystemClock()))

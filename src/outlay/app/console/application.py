@@ -80,7 +80,9 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 async def _http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "request_invalid")
+    code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(
+        error.status_code, "request_invalid"
+    )
     answer = error_answer(error.status_code, code, str(error.detail))
     answer.headers.update(error.headers or {})
     return answer

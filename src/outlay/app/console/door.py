@@ -6,6 +6,7 @@ from hmac import compare_digest
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,10 +23,6 @@ HEADERS: Final = (
 """On every answer: nothing is cached (a new key's secret is in one), nothing is loaded from elsewhere."""
 
 
-class _TooLarge(Exception):
-    """The body passed MAX_BODY."""
-
-
 class Door:
     """ASGI middleware; see the module. `admin_token` is asked each time: the file may change it."""
 
@@ -38,12 +35,8 @@ class Door:
         if scope["type"] != "http":
             return
 
-        has_started = False
-
         async def send_with_headers(message: Message) -> None:
-            nonlocal has_started
             if message["type"] == "http.response.start":
-                has_started = True
                 message = {**message, "headers": [*message["headers"], *HEADERS]}
             await send(message)
 
@@ -54,7 +47,7 @@ class Door:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > MAX_BODY:
-                raise _TooLarge
+                raise HTTPException(413, f"the body has more than {MAX_BODY} bytes")
             return message
 
         if scope["path"] not in OPEN_PATHS and not self._is_admin(scope):
@@ -62,12 +55,7 @@ class Door:
             refusal.headers["www-authenticate"] = "Bearer"
             await refusal(scope, receive, send_with_headers)
             return
-        try:
-            await self._app(scope, receive_bounded, send_with_headers)
-        except _TooLarge:
-            if not has_started:
-                answer = error_answer(413, "body_too_large", f"more than {MAX_BODY} bytes")
-                await answer(scope, receive, send_with_headers)
+        await self._app(scope, receive_bounded, send_with_headers)
 
     def _is_admin(self, scope: Scope) -> bool:
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
