@@ -84,6 +84,7 @@ class Running(NamedTuple):
     url: str
     api: str
     path: Path
+    mock: MockProvider
 
     def call(self, secret: str, **headers: str) -> Answer:
         body = {"model": "gpt-test", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
@@ -115,7 +116,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
             said = console.wait_for_json()
             assert said["event"] == "console_listening"
             url, root = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{said['port']}"
-            yield Running(gateway, console, url, root, path)
+            yield Running(gateway, console, url, root, path, mock)
             if console.exit_status is None:
                 assert console.end() == 0, console.output
             assert not any(secret in line for line in console.output for secret in (TOKEN, PROVIDER_SECRET))
@@ -386,6 +387,30 @@ def test_errors_say_what_is_wrong(running: Running) -> None:
     assert negative.error == (422, "config_invalid", "cost_usd")
     assert ask("GET", api + "/nothing").error == (404, "not_found", None)
     assert ask("PATCH", api + "/keys").error == (405, "method_not_allowed", None)
+
+
+@pytest.mark.slow
+def test_an_unknown_outcome_is_resolved(running: Running) -> None:
+    api = running.api + "/api/v1"
+    running.mock.behave(failure="cut_headers")
+    assert running.call("sk-outlay-of-the-file").status >= 500
+    written(running, 1)
+    (charge,) = ask("GET", api + "/unknown").json["charges"]
+    assert (charge["basis"], charge["cost_nanos"]) == ("outcome_unknown", charge["held_nanos"])
+    done = ask("POST", f"{api}/charges/{charge['id']}/resolve", {"cost_usd": "0.0001", "note": "invoice"})
+    assert done.json == {
+        "id": charge["id"],
+        "cost_usd": "0.0001",
+        "cost_nanos": 100_000,
+        "adjustment_usd": done.json["adjustment_usd"],
+        "adjustment_nanos": 100_000 - charge["cost_nanos"],
+    }
+    while ask("GET", api + "/unknown").json["charges"]:
+        pass  # the posting is written a moment later
+    assert ask("GET", api + "/spend").json["total"]["cost_nanos"] == 100_000
+    spent = parse_exposition(ask("GET", running.api + "/metrics").text)["outlay_budget_spent_usd"]
+    assert spent[("budget", "all"), ("scope", "all")] == "0.0001"
+    assert ask("GET", api + "/verify").json["is_right"] is True
 
 
 @pytest.mark.slow
