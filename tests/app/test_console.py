@@ -311,14 +311,15 @@ def test_budgets_prices_quotes_and_spend(running: Running) -> None:
     assert charge["cost_nanos"] == report["total"]["cost_nanos"]
     assert ask("GET", f"{api}/requests/{charge['request_id']}").json["charges"] == [charge]
 
-    question = {"body": {"model": "gpt-test", "max_tokens": 50, "messages": []}, "key": "dev"}
+    request = {"model": "gpt-test", "max_tokens": 50, "messages": []}
+    question = {"body": json.dumps(request, indent=1), "key": "dev"}
     quote = ask("POST", api + "/quote", question).json
     assert quote["passes"] and quote["bound"]["output_nanos"] == 50 * 10_000
     assert (
         ask("PUT", api + "/prices/openai/gpt-new", {"usd_per_mtok": {"input": "5", "output": "20"}}).status
         == 200
     )
-    question["body"] = {"model": "gpt-new", "max_tokens": 50, "messages": []}
+    question["body"] = json.dumps({**request, "model": "gpt-new"})
     assert ask("POST", api + "/quote", question).json["bound"]["output_nanos"] == 50 * 20_000
     prices = {item["name"]: item for item in ask("GET", api + "/prices").json["prices"]}
     assert prices["openai/gpt-test"]["entry"]["usd_per_mtok"] == {"input": "2.5", "output": "10"}
@@ -328,9 +329,7 @@ def test_budgets_prices_quotes_and_spend(running: Running) -> None:
     stop = {"limit_usd": "0.000001", "scope": {"team": "search"}, "window": "24h"}
     assert ask("PUT", api + "/budgets/stop", stop).status == 200
     assert running.call(file_key).status == 402
-    refused = ask(
-        "POST", api + "/quote", {"body": {**question["body"], "model": "gpt-test"}, "key": "dev"}
-    ).json
+    refused = ask("POST", api + "/quote", {"body": json.dumps(request), "key": "dev"}).json
     assert (refused["passes"], refused["refusal"]["fields"]["budget"]) == (False, "stop")
     budget = ask("GET", api + "/budgets/stop").json
     assert (budget["limit_usd"], budget["limit_nanos"], budget["window"]) == ("0.000001", 1000, "24h")
@@ -475,7 +474,7 @@ def test_without_a_gateway_reports_go_on_and_changes_wait(running: Running) -> N
         ("POST", "/keys", {"name": "late"}),
         ("PUT", "/budgets/b", {"limit_usd": "1"}),
         ("GET", "/status", None),
-        ("POST", "/quote", {"body": {}}),
+        ("POST", "/quote", {"body": "{}"}),
     ):
         assert ask(method, api + path, body).error == (503, "gateway_down", None)
     assert ask("GET", api + "/spend").json["total"]["charges"] == 1

@@ -147,9 +147,9 @@ class open_operations_of:
     """Status through the socket, without reading the (bad) file."""
 
     def __init__(self, running: Running) -> None:
-        from outlay.app.control import ControlClient, socket_path
+        from outlay.app.control import ControlClient
 
-        self.client = ControlClient(socket_path(running.config.with_name("outlay.db")))
+        self.client = ControlClient(running.config.with_name("outlay.db"))
 
     def __enter__(self) -> dict[str, Any]:
         return self.client.status()

@@ -165,7 +165,7 @@ def _add_reports(router: APIRouter, desk: Desk) -> None:
     def quote(asked: QuoteAsk) -> QuoteView:
         """What a request would be held at, and whether it may pass now. Holds nothing."""
         with desk.operating() as operations:
-            return quote_view(operations.quote(asked.path, _encoded(asked.body).decode(), asked.key))
+            return quote_view(operations.quote(asked.path, asked.body, asked.key))
 
     @router.get("/spend", tags=["reports"])
     def spend(by: str = "team,model", since: str = "30d", until: str = "now") -> SpendReport:

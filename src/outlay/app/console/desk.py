@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from outlay.app.config import BudgetEntry, Config
-from outlay.app.control import ControlClient, socket_path
+from outlay.app.control import ControlClient
 from outlay.app.operations import ConfigSource
 from outlay.flow.ledger.audit import Audit, audit
 from outlay.flow.ledger.reader import LedgerReader
@@ -64,7 +64,7 @@ class Desk:
     def operating(self) -> Iterator[ControlClient]:
         """The running gateway's operations. Raises GatewayDown."""
         try:
-            client = ControlClient(socket_path(self._ledger))
+            client = ControlClient(self._ledger)
         except OSError as error:
             raise GatewayDown("the gateway is not running; `outlay up` starts it") from error
         try:

@@ -50,8 +50,8 @@ class BudgetPut(_Given):
 class QuoteAsk(_Given):
     """A request that would be sent."""
 
-    body: dict[str, Any]
-    """As the vendor's API takes it."""
+    body: StrictStr
+    """The request body exactly as it would be sent, as text: the bound counts its bytes."""
     path: StrictStr = "/v1/chat/completions"
     key: StrictStr | None = None
     """Name of the key whose bearer would send it."""
