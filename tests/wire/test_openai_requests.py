@@ -56,7 +56,7 @@ def test_absent_and_null_mean_the_same() -> None:
         ]
     )
     intent = taken(chat(**nulls))
-    assert intent.max_output_tokens is None and intent.output_limit_field == "max_completion_tokens"
+    assert intent.max_output_tokens is None and intent.output_limit_field is None
     assert (intent.choices, intent.stream, intent.wants_stream_usage, intent.hosted_tools) == (
         1,
         False,

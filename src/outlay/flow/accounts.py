@@ -11,7 +11,7 @@ from outlay.flow.budgets import BudgetSpec
 from outlay.flow.scope import scope_text
 from outlay.flow.windows import FOREVER, WindowKind, bucket_leaves_at, bucket_start
 
-UNLIMITED = 2**62
+UNLIMITED = 2**120
 """Stands for "no limit" in comparisons; a soft or metered account never refuses."""
 
 

@@ -57,14 +57,19 @@ def pattern_matches(pattern: str, name: str) -> bool:
     return name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
 
 
-def model_allowed(rules: Sequence[AccessRule], identity: Identity) -> bool:
-    """Whether every rule that applies to the identity lets its model through."""
+def model_allowed(rules: Sequence[AccessRule], identity: Identity, target: str = "") -> bool:
+    """Whether every rule that applies to the identity lets its model through; case does not matter.
+
+    `target` is the provider's name of a routed model: a deny reaches a model behind any name.
+    """
+    asked = identity.model.lower()
+    names = (asked, target.lower())
     for rule in rules:
         if match_scope(rule.scope, identity) is None:
             continue
-        if any(pattern_matches(pattern, identity.model) for pattern in rule.deny):
+        if any(pattern_matches(pattern.lower(), name) for pattern in rule.deny for name in names):
             return False
-        if rule.allow and not any(pattern_matches(pattern, identity.model) for pattern in rule.allow):
+        if rule.allow and not any(pattern_matches(pattern.lower(), asked) for pattern in rule.allow):
             return False
     return True
 

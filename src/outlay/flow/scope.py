@@ -78,6 +78,9 @@ def match_scope(scope: Mapping[str, str], identity: Identity) -> tuple[tuple[str
     found = []
     for dimension, wanted in scope.items():
         value = identity.value(dimension)
+        if dimension == "model":
+            # a provider may read model names without regard to case: a rule must not miss one that it would serve
+            wanted, value = wanted.lower(), value.lower()
         if wanted == ANY:
             if not value:
                 return None
@@ -90,6 +93,11 @@ def match_scope(scope: Mapping[str, str], identity: Identity) -> tuple[tuple[str
             found.append((dimension, wanted))
         else:
             return None
+    if "run" in scope:
+        # anyone can guess a run's name: the account is of this run of this team
+        found += [
+            (name, identity.value(name) or UNATTRIBUTED) for name in ("org", "team") if name not in scope
+        ]
     return tuple(sorted(found))
 
 

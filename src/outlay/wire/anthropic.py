@@ -28,6 +28,7 @@ from outlay.wire.fields import (
     invalid_value,
     is_null,
     read_fields,
+    refuse_nested_duplicate,
 )
 from outlay.wire.intent import CacheWrite, CallIntent, Dialect, HostedTool, Operation, Rejection
 
@@ -115,6 +116,10 @@ _HOSTED_RESULTS: Final = frozenset(
 )
 
 
+_TELLING: Final = (b'"image"', b'"document"', b'"container_upload"', b'"web_', b'"code_execution', b'"mcp_')
+"""What a block or tool that this room refuses or bounds would mention."""
+
+
 class _Block(msgspec.Struct, gc=False):
     type: str = ""
     content: "str | list[_Block] | _Block | None" = None
@@ -187,7 +192,9 @@ def parse_messages(body: bytes, headers: Mapping[str, str] | None = None) -> Cal
         if isinstance(read, Rejection):
             return read
         hosted, overhead = read
-    refused = _refuse_content(message, has_hosted_tools=bool(hosted))
+    refused = _refuse_content(message, has_hosted_tools=bool(hosted)) or refuse_nested_duplicate(
+        body, _TELLING
+    )
     if refused is not None:
         return refused
     return CallIntent(

@@ -34,6 +34,16 @@ def replace_fields(body: bytes, changes: Mapping[str, object]) -> bytes:
     return msgspec.json.encode(fields)
 
 
+def rename_field(body: bytes, old: str, new: str, value: object) -> bytes:
+    """The body with `old` left out and `new` set; all other values byte-identical.
+
+    Raises msgspec.DecodeError if the body is not a JSON object.
+    """
+    fields: dict[str, object] = {name: given for name, given in _decode_fields(body).items() if name != old}
+    fields[new] = value
+    return msgspec.json.encode(fields)
+
+
 def with_stream_usage(body: bytes) -> bytes:
     """The body with `stream_options.include_usage` true, other stream options kept (OpenAI dialect).
 

@@ -24,6 +24,11 @@ MAX_MODEL_CHARS: Final = 256
 _decode_fields: Final = msgspec.json.Decoder(Fields).decode
 _ESCAPED_ASCII: Final = re.compile(rb"\\u00(?:3[0-9]|[4-7][0-9a-fA-F])")
 _NULL: Final = b"null"
+MAX_EXACT_BYTES: Final = 1024 * 1024
+"""Bodies that are not plainly clean are read exactly, on the event loop, up to this size (some 0.1 s); larger ones
+must be written as SDKs write them."""
+MAX_NESTED_BYTES: Final = 8 * 1024 * 1024
+"""The same for a look at nested objects, which only bodies that mention media or hosted tools need."""
 
 
 def read_fields(body: bytes) -> Fields | Rejection:
@@ -41,12 +46,39 @@ def read_fields(body: bytes) -> Fields | Rejection:
     except (ValueError, RecursionError):
         return Rejection(400, "invalid_json", "the body is not valid JSON in UTF-8")
     if not _is_each_name_once(body, fields):
+        if len(body) > MAX_EXACT_BYTES:
+            return _too_unusual(MAX_EXACT_BYTES)
         name = first_duplicate(body)
         if name is not None:
             return Rejection(
                 422, "duplicate_field", f"`{name[:64]}` is given more than once; send it once", name[:64]
             )
     return fields
+
+
+def refuse_nested_duplicate(body: bytes, telling: tuple[bytes, ...]) -> Rejection | None:
+    """422 if an object inside a body that mentions one of the `telling` names gives a name twice, else None.
+
+    A decoder takes the last of two, an upstream may take the first: an image part could hide behind a text.
+    """
+    if not any(name in body for name in telling) and not has_escaped_ascii(body):
+        return None
+    if len(body) > MAX_NESTED_BYTES:
+        return _too_unusual(MAX_NESTED_BYTES)
+    name = first_duplicate(body, at_any_depth=True)
+    if name is None:
+        return None
+    return Rejection(
+        422, "duplicate_field", f"`{name[:64]}` is given more than once in one object; send it once"
+    )
+
+
+def _too_unusual(limit: int) -> Rejection:
+    return Rejection(
+        422,
+        "unusual_json",
+        f"a body of more than {limit} bytes in this layout cannot be checked in time; send compact JSON (no blanks)",
+    )
 
 
 def find_case_variant(fields: Mapping[str, object], money_names: frozenset[str]) -> Rejection | None:

@@ -53,7 +53,8 @@ class CallIntent(msgspec.Struct, frozen=True, gc=False):
     max_output_tokens: int | None
     """Output limit stated by the client per choice; None if none was stated. 0 for operations without output."""
     output_limit_field: str | None
-    """Body field that stated (or must state) the limit: `max_tokens` or `max_completion_tokens`."""
+    """Body field that stated the limit: `max_tokens` or `max_completion_tokens`. With none stated it is None where
+    providers differ (OpenAI dialect), else the dialect's only name."""
     choices: int = 1
     """`n`: completions asked for."""
     stream: bool = False

@@ -28,6 +28,7 @@ from outlay.wire.fields import (
     invalid_value,
     is_null,
     read_fields,
+    refuse_nested_duplicate,
 )
 from outlay.wire.intent import CacheWrite, CallIntent, Dialect, HostedTool, Operation, Rejection
 from outlay.wire.openai_answer import ChatStream, read_answer
@@ -124,6 +125,7 @@ _REFUSED: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "num_beams": _MULTIPLIES,
         "num_return_sequences": _MULTIPLIES,
         "models": _OTHER_MODEL,  # OpenRouter
+        "provider": _OTHER_MODEL,  # OpenRouter: routes to another price
         "route": _OTHER_MODEL,
         "fallbacks": _OTHER_MODEL,
         "moderation": _SIDE_CALL,
@@ -135,6 +137,8 @@ _REFUSED: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 )
 _MONEY_NAMES: Final = _CHAT_FIELDS | _EMBEDDINGS_FIELDS | frozenset(_REFUSED)
 _TEXT_PARTS: Final = frozenset({"text", "refusal"})
+_TELLING: Final = (b'_url"', b'"input_', b'"file"', b'"web_search', b'"image', b'"video', b'"audio"')
+"""What a part or tool that this room refuses would mention."""
 _CLIENT_TOOLS: Final = frozenset({"function", "custom"})
 
 
@@ -197,6 +201,9 @@ def parse_chat(body: bytes) -> CallIntent | Rejection:
     refused = _refuse_chat(chat)
     if refused is not None:
         return refused
+    nested = refuse_nested_duplicate(body, _TELLING)
+    if nested is not None:
+        return nested
     limit, limit_field = chat.max_completion_tokens, "max_completion_tokens"
     if chat.max_tokens is not None:
         limit, limit_field = chat.max_tokens, "max_tokens"
@@ -208,7 +215,7 @@ def parse_chat(body: bytes) -> CallIntent | Rejection:
         model=chat.model,
         input_tokens_bound=len(body) + CHAT_OVERHEAD_TOKENS + (TOOLS_OVERHEAD_TOKENS if has_tools else 0),
         max_output_tokens=limit,
-        output_limit_field=limit_field,
+        output_limit_field=None if limit is None else limit_field,
         choices=1 if chat.n is None else chat.n,
         stream=chat.stream is True,
         wants_stream_usage=options is not None and options.include_usage is True,

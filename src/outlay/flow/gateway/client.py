@@ -18,6 +18,11 @@ from outlay.kernel.errors import AccountingBroken
 MAX_PIPELINED = 16
 """Requests of one connection that may wait for their turn; more close it."""
 MAX_URL_BYTES = 8 * 1024
+EARLY_BYTES = 16 * 1024
+"""Body bytes taken from a caller whose key has not been looked at."""
+MAX_RATIO = 50
+PLAIN_BYTES = 1024 * 1024
+"""A compressed body may grow to 1 MiB, or 50-fold: text stays below that, a bomb does not."""
 _RARE = frozenset((b"expect", b"content-encoding"))
 """Header fields that mean work for this room."""
 
@@ -57,14 +62,15 @@ def status_line(status: int) -> bytes:
 
 
 class Request:
-    """One framed request. Header names are lower-case; the body is decoded to identity."""
+    """One framed request. Header names are lower-case; the body is as it came, `encoding` says how (b"": plain)."""
 
-    __slots__ = ("body", "headers", "is_http10", "keep_alive", "method", "path", "received_at")
+    __slots__ = ("body", "encoding", "headers", "is_http10", "keep_alive", "method", "path", "received_at")
 
     method: bytes
     path: bytes
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    encoding: bytes
     keep_alive: bool
     is_http10: bool
     received_at: int
@@ -118,6 +124,7 @@ class ClientConnection(asyncio.Protocol):
         "_host",
         "_in_message",
         "_is_chunked_answer",
+        "_is_known",
         "_last",
         "_parser",
         "_ready",
@@ -146,6 +153,7 @@ class ClientConnection(asyncio.Protocol):
         self._in_message = False
         self._headers_done = True
         self._has_rare = False
+        self._is_known = False
         self._shape: HeadShape | None = None
         self._rebuilds = 0
         self.memo: object | None = None
@@ -236,6 +244,7 @@ class ClientConnection(asyncio.Protocol):
         request.keep_alive = True
         request.is_http10 = last.is_http10
         request.body = body
+        request.encoding = b""
         request.received_at = self._host.monotonic()
         return request
 
@@ -270,7 +279,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers_done = False
         self._url = b""
         self._headers = []
-        self._has_rare = False
+        self._has_rare = self._is_known = False
         self._body = []
         self._body_bytes = 0
         self.idle_since = self._host.tick
@@ -315,6 +324,10 @@ class ClientConnection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
         self._body_bytes += len(body)
+        if self._body_bytes > EARLY_BYTES and not self._is_known:
+            self._is_known = self._host.may_continue(self._headers)
+            if not self._is_known:
+                raise BadRequest(401, "key_unknown", "no known virtual key: the request body is not taken")
         if self._body_bytes > self._host.settings.max_body_bytes:
             raise _too_large(self._host.settings)
         self._body.append(body)
@@ -331,10 +344,11 @@ class ClientConnection(asyncio.Protocol):
         body = self._body
         request.body = body[0] if len(body) == 1 else b"".join(body)
         request.received_at = self._host.monotonic()
+        request.encoding = b""
         if self._has_rare:
             for name, value in request.headers:
                 if name == b"content-encoding" and value.lower() != b"identity":
-                    request.body = decoded(request.body, value.lower(), self._host.settings)
+                    request.encoding = value.lower()
         self._ready.append(request)
 
     # -- turns ------------------------------------------------------------------------------------------------
@@ -456,10 +470,11 @@ def decoded(body: bytes, encoding: bytes, settings: Settings) -> bytes:
     else:
         raise BadRequest(415, "unsupported_encoding", "content-encoding must be identity, gzip or deflate")
     try:
-        plain = inflate.decompress(body, settings.max_body_bytes + 1)
+        limit = min(settings.max_body_bytes, max(PLAIN_BYTES, MAX_RATIO * len(body)))
+        plain = inflate.decompress(body, limit + 1)
     except zlib.error as error:
         raise BadRequest(400, "bad_encoding", "the request body is not valid compressed data") from error
-    if len(plain) > settings.max_body_bytes:
+    if len(plain) > limit:
         raise _too_large(settings)
     if not inflate.eof or inflate.unused_data:
         raise BadRequest(400, "bad_encoding", "the request body's compressed data is incomplete")

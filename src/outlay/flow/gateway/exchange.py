@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from outlay.flow.accounts import Account
 from outlay.flow.authorize import Denied, Reason, authorize
 from outlay.flow.gateway.caller import Caller
-from outlay.flow.gateway.client import ClientConnection, Request
+from outlay.flow.gateway.client import BadRequest, ClientConnection, Request, decoded
 from outlay.flow.gateway.dialects import FAST_ROUTES, HAS_OUTPUT, PARSERS, open_stream, read_answer
 from outlay.flow.gateway.forward import Edits, answer_head, cost_head, refusal_head, upstream_request
 from outlay.flow.gateway.quoting import make_terms, may_clamp
@@ -95,6 +95,12 @@ class Exchange:
             key = None if memo is None else memo.key
             self.refuse(self._gateway.unauthorized(Caller(request.headers).secret, key))
             return
+        if request.encoding:
+            try:
+                request.body = decoded(request.body, request.encoding, self._snapshot.settings)
+            except BadRequest as error:
+                self.refuse(Refusal(error.status, error.code, error.message))
+                return
         intent = PARSERS[operation](request.body)
         if isinstance(intent, Rejection):
             self.refuse(Refusal(intent.status, intent.code, intent.message, {"param": intent.param}))
@@ -418,6 +424,10 @@ class Exchange:
         now = self._now()
         status = self._status
         if status >= 300 or status == 204:
+            stated = read_answer(self._dialect, self.intent.operation, body).usage
+            if stated is not None and stated.input_tokens + stated.output_tokens > 0:
+                # an error that states what it used was billed, whatever the table says of errors
+                return settle_usage(self._terms, stated, now)
             return settle_failure(self._terms, failure_of_status(status), None, now, f"status {status}")
         answer = read_answer(self._dialect, self.intent.operation, body)
         if answer.usage is not None:

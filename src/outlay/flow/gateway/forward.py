@@ -17,7 +17,7 @@ from outlay.flow.gateway.snapshot import Disclose, Provider, Settings
 from outlay.flow.ledger.directory import Chain
 from outlay.kernel.ids import id_header
 from outlay.kernel.money import usd_header
-from outlay.wire.body import insert_field, replace_fields, with_stream_usage
+from outlay.wire.body import insert_field, rename_field, replace_fields, with_stream_usage
 from outlay.wire.intent import CallIntent, Operation
 
 
@@ -68,12 +68,19 @@ def _upstream_body(target: Target, intent: CallIntent, body: bytes, edits: Edits
     changes: dict[str, object] = {}
     if target.model != intent.model:
         changes["model"] = target.model
-    if intent.operation in HAS_OUTPUT and (edits.is_default_limit or edits.is_clamped):
-        field = intent.output_limit_field or target.provider.output_limit_field
-        if edits.is_default_limit and not changes and b'"%b"' % field.encode() not in body:
-            body = insert_field(body, field, edits.max_output_tokens)
-        else:
-            changes[field] = edits.max_output_tokens
+    if intent.operation in HAS_OUTPUT:
+        stated, known = intent.output_limit_field, target.provider.output_limit_field
+        if edits.is_default_limit or edits.is_clamped:
+            field = stated or known
+            if edits.is_default_limit and not changes:
+                body = insert_field(body, field, edits.max_output_tokens)
+            else:
+                changes[field] = edits.max_output_tokens
+        if stated == "max_completion_tokens" and known == "max_tokens":
+            # a server that does not know the client's name for the limit would generate without one
+            limit = edits.max_output_tokens if edits.is_clamped else intent.max_output_tokens
+            body = rename_field(body, stated, known, limit)
+            changes.pop(stated, None)
     if changes:
         body = replace_fields(body, changes)
     if intent.operation is Operation.CHAT and intent.stream and not intent.wants_stream_usage:

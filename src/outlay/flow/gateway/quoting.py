@@ -12,9 +12,13 @@ from outlay.flow.gateway.snapshot import KeySpec, Provider, Settings, Snapshot
 from outlay.flow.ledger.books import Books
 from outlay.flow.scope import Identity
 from outlay.kernel.clock import UnixNanos
+from outlay.kernel.money import format_usd
 from outlay.lookup.cost import Quote, Unbounded, bound
 from outlay.lookup.price import UnknownPrice
 from outlay.wire.intent import CallIntent, Dialect, Rejection
+
+MAX_CALL_NANOS = 10**15
+"""One call may be held at no more than a million dollars: sums of thousands of them stay in 64 bits."""
 
 
 def make_terms(
@@ -42,6 +46,12 @@ def make_terms(
     quote = bound(price, intent, limit, now)
     if isinstance(quote, Unbounded):
         return Refusal(422, "unbounded", f"This call has no upper bound: {quote.reason.rstrip('.')}.")
+    if quote.total_nanos > MAX_CALL_NANOS:
+        return Refusal(
+            422,
+            "unbounded",
+            f"This call may cost ${format_usd(quote.total_nanos, 0)}; state a lower output limit or fewer choices.",
+        )
     return Terms(provider, model, intent, price, quote, book)
 
 
@@ -67,7 +77,7 @@ def find_target(
     identity = caller.identity(key, route.provider.name, model)
     if isinstance(identity, Refusal):
         return identity
-    if not model_allowed(snapshot.rules, identity):
+    if not model_allowed(snapshot.rules, identity, route.model):
         return Refusal(
             403,
             "model_not_allowed",

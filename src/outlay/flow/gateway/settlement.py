@@ -44,16 +44,18 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
 def settle_usage(terms: Terms, usage: Usage, at: UnixNanos) -> Settlement:
     """Book what the provider says it served, at the served model's price where that is known."""
     price, reason = terms.price, None
+    basis = Basis.CEILING if price.is_ceiling else Basis.METERED
     served = usage.model
     if served is not None and served not in (terms.model, price.model):
         found = terms.book.find(terms.provider.prices, served, at)
         if isinstance(found, ModelPrice) and (price.is_ceiling or not found.is_ceiling):
             price = found
-        else:
+            basis = Basis.CEILING if price.is_ceiling else Basis.METERED
+        elif not price.is_flat:
+            basis = Basis.SERVED_UNPRICED
             reason = f"served model {served[:80]!r} has no price; the requested model's was used"
     result = cost(price, usage, at, terms.intent)
     if isinstance(result, Cost):
-        basis = Basis.CEILING if price.is_ceiling else Basis.METERED
         return Settlement(Status.SETTLED, basis, result.total_nanos, usage, price, reason)
     return Settlement(
         Status.SETTLED, Basis.OUTCOME_UNKNOWN, terms.quote.total_nanos, usage, None, result.reason

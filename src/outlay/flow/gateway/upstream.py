@@ -121,6 +121,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._break("the provider switched protocols")
+            return
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, AccountingBroken):
                 raise error.__context__ from None

@@ -51,9 +51,16 @@ class Basis(StrEnum):
     """The held amount, because nobody here can know."""
     CEILING = "ceiling"
     """The provider's usage at the operator's ceiling price."""
+    SERVED_UNPRICED = "served_unpriced"
+    """The provider's usage at the price of the model asked for: the model it says it served has none."""
     VOID = "void"
     RESOLVED = "resolved"
     """Was unknown; a person or an invoice corrected it."""
+
+
+_CORRECTABLE = frozenset(
+    (Basis.OUTCOME_UNKNOWN, Basis.COUNTED, Basis.FULL, Basis.SERVED_UNPRICED, Basis.RESOLVED)
+)
 
 
 class Timers(Protocol):
@@ -300,7 +307,7 @@ class Books:
         charge = self._store.charge(charge_id)
         if charge is None:
             raise NotFound("no charge has that id")
-        if charge.basis not in (Basis.OUTCOME_UNKNOWN, Basis.COUNTED, Basis.FULL, Basis.RESOLVED):
+        if charge.basis not in _CORRECTABLE:
             raise OutlayError(
                 f"the charge is {charge.basis}: its outcome is known and is not corrected by hand"
             )
