@@ -130,6 +130,7 @@ class ClientConnection(asyncio.Protocol):
         "_ready",
         "_rebuilds",
         "_shape",
+        "_unsent_head",
         "_url",
         "answering",
         "can_write",
@@ -154,6 +155,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers_done = True
         self._has_rare = False
         self._is_known = False
+        self._unsent_head = b""
         self._shape: HeadShape | None = None
         self._rebuilds = 0
         self.memo: object | None = None
@@ -402,18 +404,26 @@ class ClientConnection(asyncio.Protocol):
         if request is not None and (not request.keep_alive or not self._is_chunked_answer):
             request.keep_alive = False
             head += b"connection: close\r\n"
-        self.transport.write(status_line(status) + head + b"\r\n")
+        self._unsent_head = status_line(status) + head + b"\r\n"
 
     def write_part(self, data: bytes) -> None:
-        """A piece of a begun answer; empty pieces are left out (an empty chunk would end it)."""
-        if data:
-            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked_answer else data)
+        """A piece of a begun answer, after its head if that has not left; an empty piece only lets the head go."""
+        self._write_begun(self._framed(data))
 
-    def end_stream(self) -> None:
-        """The begun answer is whole."""
-        if self._is_chunked_answer:
-            self.transport.write(b"0\r\n\r\n")
+    def end_stream(self, data: bytes = b"") -> None:
+        """The begun answer is whole, with `data` as its last piece: one write, for one wake-up of the client."""
+        last = self._framed(data)
+        self._write_begun(last + b"0\r\n\r\n" if self._is_chunked_answer else last)
         self.end_turn()
+
+    def _framed(self, data: bytes) -> bytes:
+        # an empty chunk would end the answer
+        return b"%x\r\n%b\r\n" % (len(data), data) if data and self._is_chunked_answer else data
+
+    def _write_begun(self, data: bytes) -> None:
+        head, self._unsent_head = self._unsent_head, b""
+        if head or data:
+            self.transport.write(head + data if head else data)
 
     def break_stream(self) -> None:
         """The begun answer stays incomplete: close without the last chunk, so that the client can tell."""

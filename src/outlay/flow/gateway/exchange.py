@@ -73,7 +73,6 @@ class Exchange:
         self._now_ns = gateway.clock.now()
         self.id = gateway.ids.make(self._now_ns)
         self._parts: list[bytes] = []
-        self._out: list[bytes] = []
 
     # -- before anything is held ------------------------------------------------------------------------------
 
@@ -262,6 +261,7 @@ class Exchange:
     def on_upstream_failed(self, reason: str) -> None:
         """See `upstream.Call`."""
         self._upstream = None
+        self.on_answer_read()
         before = self.state
         command = self._on(Event.UPSTREAM_FAILED, None, reason)
         if command in (Command.VOID, Command.SETTLE_FAILURE):
@@ -286,14 +286,10 @@ class Exchange:
 
     def on_answer_data(self, data: bytes) -> None:
         """See `upstream.Call`."""
-        reader = self._reader
-        if reader is not None:
-            out = reader.feed(data)
-            if out:
-                self._out.append(out)
+        self._parts.append(data)
+        if self._reader is not None:
             return
         self._answer_bytes += len(data)
-        self._parts.append(data)
         if self._answer_bytes > self._snapshot.settings.max_response_bytes:
             upstream = self._upstream
             if upstream is not None:
@@ -302,12 +298,19 @@ class Exchange:
 
     def on_answer_read(self) -> None:
         """See `upstream.Call`."""
-        out = self._out
-        if out:
+        if self._reader is not None:
+            out = self._read_stream(self._reader)
             client = self._client
-            if client is not None:
-                client.write_part(out[0] if len(out) == 1 else b"".join(out))
-            self._out = []
+            if client is not None and self._has_head:
+                client.write_part(out)
+
+    def _read_stream(self, reader: StreamReader) -> bytes:
+        """Read what came together, usage first; what of it goes on."""
+        parts = self._parts
+        if not parts:
+            return b""
+        self._parts = []
+        return reader.feed(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def on_answer_ended(self) -> None:
         """See `upstream.Call`."""
@@ -441,10 +444,7 @@ class Exchange:
         return settle_silent(self._terms, answer.output_bytes, "the answer does not state its usage")
 
     def _end_stream(self, reader: StreamReader) -> None:
-        rest = reader.end()
-        if rest:
-            self._out.append(rest)
-        self.on_answer_read()
+        last = self._read_stream(reader) + reader.end()
         now = self._now()
         terms = self._terms
         is_whole = reader.is_done or (reader.finish_reason is not None and not reader.error_seen)
@@ -457,17 +457,15 @@ class Exchange:
         self._end(settlement)
         client = self._client
         if client is not None:
-            client.end_stream()
+            client.end_stream(last)
 
     def _answer_failure(self, before: State, reason: str) -> None:
         client = self._client
         if client is None:
             return
         if self._has_head:
-            self.on_answer_read()
             text = f"The provider's answer broke off: {reason}."
-            client.write_part(stream_error_event(self._dialect, "upstream_failed", text, {}, status=502))
-            client.end_stream()
+            client.end_stream(stream_error_event(self._dialect, "upstream_failed", text, {}, status=502))
             return
         is_late = "in time" in reason
         code = "upstream_timeout" if is_late else "upstream_failed"
