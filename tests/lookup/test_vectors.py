@@ -10,7 +10,7 @@ from outlay.lookup.book import PriceBook
 from outlay.lookup.cost import Cost, Request, cost
 from outlay.lookup.price import ModelPrice
 
-VECTORS = vectors_openai.VECTORS + vectors_anthropic.VECTORS + vectors_others.VECTORS
+VECTORS = vectors_openai.VECTORS + vectors_anthropic.VECTORS + vectors_anthropic.MORE + vectors_others.VECTORS
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector.name.replace(" ", "-") for vector in VECTORS])

@@ -209,3 +209,67 @@ VECTORS = (
         operation=Operation.COUNT_TOKENS,
     ),
 )
+
+MORE = (
+    # 5_000 x 5_000 + 25_000 x 500 + 200 x 25_000 = 25_000_000 + 12_500_000 + 5_000_000
+    Vector(
+        "opus 4.8 mostly read", "anthropic", "claude-opus-4-8", used(30_000, 200, 25_000), 42_500_000, PAGE
+    ),
+    # 1_000 x 5_000 + 4_000 x 10_000 + 100 x 25_000 = 5_000_000 + 40_000_000 + 2_500_000
+    Vector(
+        "opus 4.7 writes 1h",
+        "anthropic",
+        "claude-opus-4-7",
+        used(5_000, 100, 0, 4_000, **hour(4_000)),
+        47_500_000,
+        PAGE,
+    ),
+    # 7 x 5_000 + 3 x 25_000 = 35_000 + 75_000
+    Vector("opus 4.6 tiny", "anthropic", "claude-opus-4-6", used(7, 3), 110_000, PAGE),
+    # 100 x 5_000 + 2_000 x 6_250 + 40 x 25_000 = 500_000 + 12_500_000 + 1_000_000
+    Vector("opus 4.5 writes 5m", "anthropic", "claude-opus-4-5", used(2_100, 40, 0, 2_000), 14_000_000, PAGE),
+    # 1_000 x 15_000 + 6_000 x 1_500 + 3_000 x 18_750 + 1_000 x 75_000
+    # = 15_000_000 + 9_000_000 + 56_250_000 + 75_000_000
+    Vector(
+        "opus 4.1 every class",
+        "anthropic",
+        "claude-opus-4-1",
+        used(10_000, 1_000, 6_000, 3_000),
+        155_250_000,
+        PAGE,
+    ),
+    # 1_000 x 10_000 + 100_000 x 250 + 10 x 50_000 = 10_000_000 + 25_000_000 + 500_000
+    Vector(
+        "fable 5.1 mostly read", "anthropic", "claude-fable-5-1", used(101_000, 10, 100_000), 35_500_000, PAGE
+    ),
+    # the older one reads at four times that: 1_000 x 10_000 + 100_000 x 1_000 + 10 x 50_000
+    Vector(
+        "fable 5 mostly read", "anthropic", "claude-fable-5", used(101_000, 10, 100_000), 110_500_000, PAGE
+    ),
+    # 500 x 1_000 + 500 x 100 + 500 x 1_250 + 1_500 x 2_000 + 100 x 5_000
+    # = 500_000 + 50_000 + 625_000 + 3_000_000 + 500_000
+    Vector(
+        "haiku 4.5 every input class",
+        "anthropic",
+        "claude-haiku-4-5",
+        used(3_000, 100, 500, 2_000, **hour(1_500)),
+        4_675_000,
+        PAGE_OLDER,
+    ),
+    # 1_000 x 3_000 + 8_000 x 300 + 700 x 15_000 = 3_000_000 + 2_400_000 + 10_500_000
+    Vector(
+        "sonnet 4.6 mostly read",
+        "anthropic",
+        "claude-sonnet-4-6",
+        used(9_000, 700, 8_000),
+        15_900_000,
+        PAGE_OLDER,
+    ),
+    # 600 x 250 + 400 x 300 + 100 x 1_250 = 150_000 + 120_000 + 125_000
+    Vector("haiku 3 writes", "anthropic", "claude-3-haiku", used(1_000, 100, 0, 400), 395_000, PAGE_OLDER),
+    # 199_999 x 3_000 + 1 x 15_000 = 599_997_000 + 15_000
+    Vector("sonnet 4.5 short", "anthropic", "claude-sonnet-4-5", used(199_999, 1), 600_012_000, PAGE_OLDER),
+    # an explicit zero is zero
+    Vector("opus 4.6 nothing served", "anthropic", "claude-opus-4-6", used(0, 0), 0, PAGE),
+)
+"""More uses of the two pages that were read whole."""
