@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ def run_gateway(config_path: Path) -> int:
 
 
 async def _serve(config_path: Path) -> int:
+    _raise_file_limit()
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     broken: list[AccountingBroken] = []
@@ -89,6 +91,14 @@ async def _serve(config_path: Path) -> int:
         socket_path(ledger).unlink()
     _log("stopped")
     return 0
+
+
+def _raise_file_limit() -> None:
+    """A connection is a file: take all the system allows, since the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _watch(operations: Operations) -> None:

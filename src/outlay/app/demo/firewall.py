@@ -18,7 +18,7 @@ from outlay.app.demo.workload import PRICES, SEED, WORKERS, Job, Worker, address
 from outlay.flow.ledger.audit import Audit, audit
 from outlay.flow.ledger.reader import LedgerReader
 from outlay.kernel.clock import SystemClock
-from outlay.kernel.money import format_usd
+from outlay.kernel.money import format_usd, usd_to_nanos
 from outlay.testing import ChildProcess
 
 MAX_AT_ONCE = 64
@@ -118,7 +118,7 @@ def _secret(team: str) -> str:
 
 def _mock_rates(rates: dict[str, str]) -> dict[str, int]:
     names = {"cache_read": "cached", "cache_write_1h": "cache_write_long"}
-    return {names.get(name, name): round(float(usd) * 1e9) for name, usd in rates.items()}
+    return {names.get(name, name): usd_to_nanos(usd) for name, usd in rates.items()}
 
 
 # -- the work -------------------------------------------------------------------------------------------------------

@@ -425,12 +425,6 @@ class ClientConnection(asyncio.Protocol):
         if head or data:
             self.transport.write(head + data if head else data)
 
-    def break_stream(self) -> None:
-        """The begun answer stays incomplete: close without the last chunk, so that the client can tell."""
-        self.request = None
-        self.answering = None
-        self.close()
-
     def close(self) -> None:
         """Close after what is written."""
         self.is_closing = True

@@ -190,13 +190,23 @@ class Exchange:
         gateway = self._gateway
         now = gateway.clock.monotonic()
         deadline = now + self._snapshot.settings.wait_s * 1_000_000_000
-        waiter = Waiter(self._decide, self._on_wait_over, len(self._request.body), now, deadline)
+        waiter = Waiter(self._retry, self._on_wait_over, len(self._request.body), now, deadline)
         if not gateway.room.join(waiter, account, needed):
             self._busy(account, needed)
             return
         self._waiter = waiter
         if self._client is not None:
             self._client.answering = self
+
+    def _retry(self) -> tuple[Account, int] | None:
+        """`_decide` for the waiting room: a defect in one call's decision must not cost the others their place."""
+        try:
+            return self._decide()
+        except AccountingBroken:
+            raise
+        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            self.fail(error)
+            return None
 
     def _on_wait_over(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -249,14 +259,19 @@ class Exchange:
         if self.state is not State.SENDING:
             self._entry.pool.give_back(connection)
             return
+        try:
+            data = upstream_request(
+                self._entry, self.intent, self._request, self._caller.forwarded, self._edits(), self.id
+            )
+        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            self._entry.pool.give_back(connection)
+            self.fail(error)
+            self._finish()
+            return
         self._upstream = connection
         self.state, _ = step(State.SENDING, Event.REQUEST_SENT)
         self._gateway.metrics.sent(self._gateway.clock.monotonic() - self._request.received_at)
-        edits = self._edits()
-        connection.send(
-            self,
-            upstream_request(self._entry, self.intent, self._request, self._caller.forwarded, edits, self.id),
-        )
+        connection.send(self, data)
 
     def on_upstream_failed(self, reason: str) -> None:
         """See `upstream.Call`."""
@@ -280,8 +295,8 @@ class Exchange:
                     self._reader = open_stream(self.intent)
                     client = self._client
                     if client is not None:
-                        self._has_head = True
                         client.begin_stream(status, self._head())
+                        self._has_head = True
                     return
 
     def on_answer_data(self, data: bytes) -> None:
@@ -362,21 +377,23 @@ class Exchange:
                 upstream.transport.pause_reading()
 
     def fail(self, error: Exception) -> None:
-        """Something of ours is broken: end the hold as unknown, tell the client, let the operator know."""
+        """Something of ours is broken: end the hold (void if no byte left, else unknown), tell client and operator."""
         self._gateway.on_fault(error, id_text(self.id))
         if self._has_hold and not self._hold.is_ended:
             reason = f"internal error: {type(error).__name__}"
-            self._end(
-                Settlement(
-                    Status.SETTLED, Basis.OUTCOME_UNKNOWN, self._terms.quote.total_nanos, reason=reason
-                )
-            )
+            if self.state is State.SENDING:
+                settlement = Settlement(Status.VOID, Basis.VOID, 0, reason=reason)
+            else:
+                held = self._terms.quote.total_nanos
+                settlement = Settlement(Status.SETTLED, Basis.OUTCOME_UNKNOWN, held, reason=reason)
+            self._end(settlement)
         client = self._client
         if client is not None:
+            text = "Outlay failed on this call; it is logged."
             if self._has_head:
-                client.break_stream()
+                client.end_stream(stream_error_event(self._dialect, "internal_error", text, {}, status=500))
             else:
-                self.refuse(Refusal(500, "internal_error", "Outlay failed on this call; it is logged."))
+                self.refuse(Refusal(500, "internal_error", text))
 
     def kill(self, failure: Failure | None, reason: str) -> None:
         """End this exchange now: cut the stream, close the upstream, settle by the table."""
