@@ -10,16 +10,60 @@ import msgspec
 
 
 class Dialect(StrEnum):
+    """Whose shapes: of requests, of answers, of errors."""
+
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+    GOOGLE = "google"
+    COHERE = "cohere"
+    BEDROCK = "bedrock"
 
 
 class Operation(StrEnum):
+    """What a call does. An operation belongs to one dialect, but for COUNT_TOKENS and MODELS."""
+
     CHAT = "chat"
     EMBEDDINGS = "embeddings"
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
     MODELS = "models"
+    COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    IMAGES = "images"
+    IMAGE_EDIT = "image_edit"
+    SPEECH = "speech"
+    TRANSCRIPTION = "transcription"
+    AUDIO_TRANSLATION = "audio_translation"
+    MODERATION = "moderation"
+    GENERATE = "generate_content"
+    EMBED_CONTENT = "embed_content"
+    RERANK = "rerank"
+    CONVERSE = "converse"
+    INVOKE = "invoke"
+    REALTIME = "realtime"
+    BATCH = "batch"
+    MESSAGE_BATCH = "message_batch"
+    FINE_TUNING = "fine_tuning"
+    FREE = "free"
+    """Forwarded, and costs nothing: files, look-ups of jobs, cancels."""
+    PASSTHROUGH = "passthrough"
+    """A route the operator priced by request or second."""
+
+
+class Modality(StrEnum):
+    """Kinds of content besides text, which have rates of their own."""
+
+    AUDIO = "audio"
+    IMAGE = "image"
+    VIDEO = "video"
+
+
+class Units(msgspec.Struct, frozen=True, gc=False):
+    """So many of something that is not a token: `image`, `audio_ms`, `character`, `page`, `search_unit`, ..."""
+
+    name: str
+    """The price book's name; `image/high/1024x1024` is priced under that name, else under `image/high`, `image`."""
+    count: int
 
 
 class CacheWrite(StrEnum):
@@ -68,6 +112,16 @@ class CallIntent(msgspec.Struct, frozen=True, gc=False):
     """Data residency as requested (`us`, `eu`), None if absent."""
     cache_write: CacheWrite = CacheWrite.NONE
     hosted_tools: tuple[HostedTool, ...] = ()
+    has_referenced_input: bool = False
+    """Some input is not in the body (file ids, URLs, an earlier response): lookup takes the context window."""
+    input_modalities: tuple[Modality, ...] = ()
+    """Besides text; `input_tokens_bound` includes a formula's bound of them, or `has_referenced_input` is set."""
+    output_modalities: tuple[Modality, ...] = ()
+    """Besides text."""
+    units: tuple[Units, ...] = ()
+    """Upper bounds of what is billed by another unit than tokens."""
+    is_background: bool = False
+    """The provider answers at once and works on; usage comes with a later look-up."""
 
 
 class Rejection(msgspec.Struct, frozen=True, gc=False):
@@ -99,6 +153,18 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     web_search_requests: int = 0
     file_search_requests: int = 0
     code_execution_requests: int = 0
+    input_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    input_video_tokens: int = 0
+    """Of `input_tokens`, cached ones included."""
+    cache_read_audio_tokens: int = 0
+    cache_read_image_tokens: int = 0
+    """Of `cache_read_input_tokens` and of the modality's input."""
+    output_audio_tokens: int = 0
+    output_image_tokens: int = 0
+    """Of `output_tokens`."""
+    units: tuple[Units, ...] = ()
+    """What was billed by another unit than tokens."""
     model: str | None = None
     """Model as served."""
     service_tier: str | None = None

@@ -123,6 +123,10 @@ def read_yaml(text: str, environ: Mapping[str, str]) -> Node | None:
         mark = error.problem_mark or error.context_mark
         if "end of stream" in (error.problem or ""):  # what was never closed is where it was opened
             mark = error.context_mark or mark
+        if "nesting depth" in (error.problem or ""):  # newer parsers stop before our own limit is seen
+            raise DocumentError(
+                None if mark is None else mark.line + 1, f"nested deeper than {MAX_DEPTH} levels"
+            ) from error
         raise DocumentError(
             None if mark is None else mark.line + 1, f"not YAML: {error.problem or error.context}"
         ) from error
