@@ -9,18 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlay.wire import anthropic, openai
+from outlay.wire import anthropic, gemini, openai, openai_responses
 from outlay.wire.body import insert_field, replace_fields
 from outlay.wire.fields import first_duplicate, read_fields
 from outlay.wire.intent import CallIntent, Operation, Rejection
+from outlay.wire.stream import EventReader
 
 RECORDED = sorted((Path(__file__).parents[1] / "recorded").glob("*.sse"))
-Reader = openai.ChatStream | anthropic.MessagesStream
+Reader = EventReader
 
 
 def readers_of(name: str) -> list[Reader]:
     if name.startswith("anthropic"):
         return [anthropic.MessagesStream()]
+    if name.startswith("openai_responses"):
+        return [openai_responses.ResponsesStream()]
+    if name.startswith("gemini"):
+        return [gemini.GenerateStream()]
     return [openai.ChatStream(True), openai.ChatStream(False)]
 
 
@@ -81,6 +86,8 @@ PIECES = [
     b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}',
     b'data: {"choices":[{"delta":{"content":"a"}}]}',
     b'data: {"type":"message_start","message":{"usage":{"input_tokens":1,"output_tokens":2}}}',
+    b'data: {"type":"response.completed","response":{"id":"r","usage":{"input_tokens":1,"output_tokens":2}}}',
+    b'data: {"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":3}}',
     b"data: [DONE]",
     b'"usage"',
     b"\xff",
@@ -93,7 +100,7 @@ PIECES = [
 )
 def test_any_split_of_any_soup_reads_the_same(pieces: list[bytes], places: list[int]) -> None:
     stream = b"".join(pieces)
-    for name in ("openai", "anthropic"):
+    for name in ("openai", "anthropic", "openai_responses", "gemini"):
         for whole, split in zip(readers_of(name), readers_of(name), strict=True):
             expected = outcome(whole, [stream])
             assert outcome(split, cut(stream, places)) == expected
@@ -101,6 +108,12 @@ def test_any_split_of_any_soup_reads_the_same(pieces: list[bytes], places: list[
                 assert expected[0] == stream
 
 
+READS = [
+    openai.read_answer,
+    anthropic.read_answer,
+    openai_responses.read_answer,
+    gemini.read_answer,
+]
 NAMES = [
     "model",
     "messages",
@@ -114,7 +127,14 @@ NAMES = [
     "user",
     "input",
     "max_uses",
+    "contents",
+    "generationConfig",
+    "candidates",
+    "usageMetadata",
+    "usage",
+    "output",
 ]
+INNER_NAMES = ["type", "content", "text", "image", "parts", "inlineData", "usage", "output", "response"]
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -126,7 +146,7 @@ VALUES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
-        st.dictionaries(st.sampled_from([*NAMES, "type", "content", "text", "image"]), inner, max_size=3),
+        st.dictionaries(st.sampled_from([*NAMES, *INNER_NAMES]), inner, max_size=3),
     ),
     max_leaves=8,
 )
@@ -165,11 +185,14 @@ def test_nothing_raises(body: bytes) -> None:
         openai.parse_embeddings,
         anthropic.parse_messages,
         anthropic.parse_count_tokens,
+        openai_responses.parse_responses,
+        lambda data: gemini.parse_generate(data, model="m", stream=False),
+        lambda data: gemini.parse_embed_content(data, model="m"),
     ):
         assert isinstance(parse(body), CallIntent | Rejection)
     for operation in Operation:
-        openai.read_answer(operation, body)
-        anthropic.read_answer(operation, body)
+        for read in READS:
+            read(operation, body)
 
 
 @given(fields=st.dictionaries(st.sampled_from(NAMES), VALUES, min_size=1), value=st.integers(0, 10**6))

@@ -5,13 +5,16 @@ from pathlib import Path
 import msgspec
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
+from google.genai.types import GenerateContentResponse
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from outlay.wire import anthropic, openai
-from outlay.wire.intent import Dialect, Operation, Usage
+from outlay.wire import anthropic, gemini, openai, openai_responses
+from outlay.wire.intent import Operation, Units, Usage
 from outlay.wire.sse import event_data
+from outlay.wire.stream import EventReader
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 GPT = "gpt-5-mini-2025-08-07"
@@ -76,18 +79,63 @@ STREAMS = [
         "tool_use",
         Usage(9000, 120, web_search_requests=2, model=CLAUDE),
     ),
+    (
+        "openai_responses_stream.sse",
+        3,
+        len('HmGrüße{"a":1}'.encode()),
+        "completed",
+        msgspec.structs.replace(usage_of_chat("default"), web_search_requests=1),
+    ),
+    (
+        "gemini_stream.sse",
+        2,
+        len('Grüße aus{"name":"f","args":{"a":1}}'.encode()),
+        "STOP",
+        Usage(
+            350,
+            47,
+            cache_read_input_tokens=100,
+            reasoning_output_tokens=40,
+            web_search_requests=1,
+            input_image_tokens=258,
+            cache_read_image_tokens=100,
+            model="gemini-2.5-flash",
+        ),
+    ),
 ]
+
+
+def reader_of(name: str) -> EventReader:
+    if name.startswith("anthropic"):
+        return anthropic.MessagesStream()
+    if name.startswith("openai_responses"):
+        return openai_responses.ResponsesStream()
+    return gemini.GenerateStream() if name.startswith("gemini") else openai.ChatStream(False)
+
+
+def sdk_type_of(name: str) -> TypeAdapter[object]:
+    if name.startswith("anthropic"):
+        return TypeAdapter(RawMessageStreamEvent)
+    if name.startswith("openai_responses"):
+        return TypeAdapter(ResponseStreamEvent)
+    return TypeAdapter(GenerateContentResponse if name.startswith("gemini") else ChatCompletionChunk)
 
 
 @pytest.mark.parametrize(("name", "deltas", "output_bytes", "finish_reason", "usage"), STREAMS)
 def test_streams(name: str, deltas: int, output_bytes: int, finish_reason: str, usage: Usage) -> None:
     stream = (RECORDED / name).read_bytes()
-    reader = anthropic.MessagesStream() if name.startswith("anthropic") else openai.ChatStream(False)
+    reader = reader_of(name)
     assert reader.feed(stream) + reader.end() == stream
     assert reader.usage == usage and reader.usage_is_final
     assert (reader.deltas, reader.output_bytes, reader.finish_reason) == (deltas, output_bytes, finish_reason)
     assert reader.is_done and not reader.error_seen and reader.saw_output
     assert reader.response_id
+
+
+def test_a_failed_response_is_an_error() -> None:
+    reader = reader_of("openai_responses")
+    reader.feed((RECORDED / "openai_responses_failed_stream.sse").read_bytes())
+    assert reader.error_seen and reader.is_done and reader.usage is None and not reader.usage_is_final
 
 
 @pytest.mark.parametrize("name", ["openai_error_stream.sse", "anthropic_error_stream.sse"])
@@ -99,15 +147,14 @@ def test_streams_that_end_in_an_error(name: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(RECORDED.glob("*.sse")), ids=lambda path: path.name)
 def test_the_sdks_know_the_stream_shapes(path: Path) -> None:
-    dialect = Dialect.ANTHROPIC if path.name.startswith("anthropic") else Dialect.OPENAI
-    model: TypeAdapter[object] = TypeAdapter(
-        RawMessageStreamEvent if dialect is Dialect.ANTHROPIC else ChatCompletionChunk
-    )
+    model = sdk_type_of(path.name)
     text = path.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     seen = 0
     for event in text.split(b"\n\n"):
         data = event_data(event)
-        if data in {b"", b"[DONE]"} or b'"error"' in data or data == b'{"type":"ping"}':
+        if data in {b"", b"[DONE]", b'{"type":"ping"}'}:
+            continue
+        if b'"error"' in data and b'"error":null' not in data:
             continue
         model.validate_json(data)
         seen += 1
@@ -141,14 +188,51 @@ ANSWERS: list[tuple[str, Operation, type, Usage]] = [
             inference_geo="us",
         ),
     ),
+    (
+        "openai_response.json",
+        Operation.RESPONSES,
+        Response,
+        Usage(
+            500,
+            16,
+            cache_creation_input_tokens=400,
+            cache_creation_12h_input_tokens=400,
+            reasoning_output_tokens=16,
+            web_search_requests=3,
+            file_search_requests=1,
+            code_execution_requests=1,
+            model="gpt-6.2-sol",
+            service_tier="priority",
+        ),
+    ),
+    (
+        "gemini_generate.json",
+        Operation.GENERATE,
+        GenerateContentResponse,
+        Usage(
+            1000,
+            25,
+            reasoning_output_tokens=5,
+            web_search_requests=2,
+            input_audio_tokens=960,
+            output_audio_tokens=12,
+            units=(Units("google_maps", 1),),
+            model="gemini-3.8-flash",
+            service_tier="priority",
+        ),
+    ),
 ]
+READS = {
+    Operation.MESSAGES: anthropic.read_answer,
+    Operation.RESPONSES: openai_responses.read_answer,
+    Operation.GENERATE: gemini.read_answer,
+}
 
 
 @pytest.mark.parametrize(("name", "operation", "sdk_model", "usage"), ANSWERS)
 def test_answers(name: str, operation: Operation, sdk_model: type, usage: Usage) -> None:
     body = (RECORDED / name).read_bytes()
     TypeAdapter(sdk_model).validate_python(msgspec.json.decode(body))
-    dialect = anthropic if operation is Operation.MESSAGES else openai
-    answer = dialect.read_answer(operation, body)
+    answer = READS.get(operation, openai.read_answer)(operation, body)
     assert answer.usage == usage
     assert not answer.is_error

@@ -55,3 +55,26 @@ def with_stream_usage(body: bytes) -> bytes:
         return insert_field(body, "stream_options", {"include_usage": True})
     kept = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) or {}
     return replace_fields(body, {"stream_options": {**kept, "include_usage": True}})
+
+
+def set_nested(body: bytes, path: tuple[str, ...], value: object) -> bytes:
+    """The body with the field at `path` set (in place, or appended, objects on the way made); the rest stays as it is.
+
+    A step that is there in snake_case, as Google takes it too, is set under that name. Raises msgspec.DecodeError if
+    the body, or what stands on the way, is not an object.
+    """
+    fields = dict(_decode_fields(body)) if body.strip() != b"null" else {}
+    name = path[0]
+    if name not in fields and (snake := snake_case(name)) in fields:
+        name = snake
+    changed: object = value
+    if len(path) > 1:
+        changed = msgspec.Raw(set_nested(bytes(fields.get(name, b"{}")), path[1:], value))
+    if name not in fields and fields:
+        return insert_field(body, name, changed)
+    return msgspec.json.encode(fields | {name: changed})
+
+
+def snake_case(name: str) -> str:
+    """`maxOutputTokens` -> `max_output_tokens`."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)

@@ -6,12 +6,14 @@ Two parsers that disagree about a body are how money leaks: we read `max_tokens:
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import msgspec
 
 from outlay.wire.intent import Rejection
+
+_T = TypeVar("_T")
 
 Fields = dict[str, msgspec.Raw]
 """Top-level names (escapes resolved) and the undecoded bytes of their values, in the body's order."""
@@ -133,6 +135,38 @@ def first_duplicate(data: bytes, *, at_any_depth: bool = False) -> str | None:
     if at_any_depth:
         return nested[0] if nested else None
     return last[0] if last else None
+
+
+def decode_or_refuse(decode: Callable[[bytes], _T], body: bytes) -> _T | Rejection:
+    """What a decoder makes of a body, or why it could not. Never raises."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        return invalid_value(error)
+    except (ValueError, RecursionError):
+        return Rejection(400, "invalid_json", "the body is not valid JSON in UTF-8")
+
+
+def refuse_model(model: str) -> Rejection | None:
+    """400 for an empty model name, or one that no provider has."""
+    if 0 < len(model) <= MAX_MODEL_CHARS:
+        return None
+    return Rejection(400, "invalid_value", f"`model` must have 1 to {MAX_MODEL_CHARS} characters", "model")
+
+
+def refuse_count(name: str, value: int | None, least: int = 1, most: int = MAX_COUNT) -> Rejection | None:
+    """400 for a number that is given and out of range."""
+    if value is None or least <= value <= most:
+        return None
+    return Rejection(400, "invalid_value", f"`{name}` must be from {least} to {most}", name)
+
+
+def refuse_missing(fields: Fields, required: tuple[str, ...]) -> Rejection | None:
+    """400 for the first required field that is absent."""
+    for name in required:
+        if name not in fields:
+            return Rejection(400, "missing_field", f"`{name}` is missing", name)
+    return None
 
 
 def invalid_value(error: msgspec.ValidationError) -> Rejection:

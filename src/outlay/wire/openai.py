@@ -24,14 +24,14 @@ from outlay.wire.fields import (
     MAX_MODEL_CHARS,
     Fields,
     find_case_variant,
-    has_escaped_ascii,
     invalid_value,
     is_null,
     read_fields,
     refuse_nested_duplicate,
 )
-from outlay.wire.intent import CacheWrite, CallIntent, Dialect, HostedTool, Operation, Rejection
+from outlay.wire.intent import CallIntent, Dialect, HostedTool, Operation, Rejection
 from outlay.wire.openai_answer import ChatStream, read_answer
+from outlay.wire.openai_terms import cache_write
 
 __all__ = ["ChatStream", "parse_chat", "parse_embeddings", "read_answer"]
 
@@ -220,7 +220,7 @@ def parse_chat(body: bytes) -> CallIntent | Rejection:
         stream=chat.stream is True,
         wants_stream_usage=options is not None and options.include_usage is True,
         service_tier=chat.service_tier,
-        cache_write=_cache_write(body),
+        cache_write=cache_write(body),
         hosted_tools=_hosted_tools(fields),
     )
 
@@ -324,17 +324,6 @@ def _refuse_message(index: int, message: _Message) -> Rejection | None:
 
 def _bad_model() -> Rejection:
     return Rejection(400, "invalid_value", f"`model` must have 1 to {MAX_MODEL_CHARS} characters", "model")
-
-
-def _cache_write(body: bytes) -> CacheWrite:
-    """Dearest cache write that the body can ask for, by its bytes: a false match only holds a little more.
-
-    Fields: `prompt_cache_options.ttl`, a content part's `prompt_cache_breakpoint.ttl`, `prompt_cache_retention`.
-    A name written with escapes (`\\u0070rompt...`) counts as a match.
-    """
-    if b"prompt_cache" in body and (b"12h" in body or b"24h" in body):
-        return CacheWrite.HALF_DAY
-    return CacheWrite.HALF_DAY if has_escaped_ascii(body) else CacheWrite.DEFAULT
 
 
 def _hosted_tools(fields: Fields) -> tuple[HostedTool, ...]:
