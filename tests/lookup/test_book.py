@@ -127,11 +127,11 @@ class TestUnknown:
                 "openai",
                 "gpt-4o-mini-search-preview",
             ),  # an alias of gpt-4o-mini in the feed, plus a hidden search
-            ("openai", "gpt-4o-audio-preview"),  # text rates only in the feed: a sixteenth of the audio price
-            ("openai", "gpt-image-2"),
-            ("openai", "gpt-realtime-2"),
-            ("google", "gemini-2.5-flash-image"),
-            ("google", "gemini-2.5-flash-tts"),
+            ("openai", "gpt-4o-audio-preview-2024-10-01"),  # cost 2.5 times what later snapshots cost
+            ("openai", "gpt-live-1"),
+            ("google", "gemini-3.8-live"),
+            ("google", "gemini-omni-1.1-flash"),  # makes video, which usage does not tell apart
+            ("mistral", "voxtral-small-24b-2507"),  # tokens and hours in one call
             ("perplexity", "sonar-deep-research"),
             ("deepseek", "deepseek-chat"),
         ],
@@ -176,7 +176,7 @@ class TestCeiling:
         assert price_of(book, "acme", "new-model").rates.input == 20_000 * 10**6
 
     def test_a_ceiling_covers_refused_models(self, feed) -> None:
-        assert price_of(PriceBook.build(feed, ceilings=[CEILING]), "openai", "gpt-image-2").is_ceiling
+        assert price_of(PriceBook.build(feed, ceilings=[CEILING]), "openai", "gpt-live-1").is_ceiling
 
 
 class TestOverrides:

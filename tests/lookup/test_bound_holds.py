@@ -7,7 +7,7 @@ from pricing_cases import TIMES, intents, prices, usages_within
 
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup.book import PriceBook
-from outlay.lookup.cost import Cost, Quote, Unbounded, bound, cost, with_output
+from outlay.lookup.cost import Cost, Quote, Unbounded, Unpriced, bound, cost, with_output
 from outlay.lookup.price import ModelPrice
 from outlay.wire.intent import CallIntent
 
@@ -22,6 +22,10 @@ REAL = (
     ("google", "gemini-2.5-pro"),
     ("groq", "openai/gpt-oss-120b"),
     ("perplexity", "sonar-pro"),
+    ("openai", "gpt-audio"),
+    ("openai", "gpt-realtime"),
+    ("google", "gemini-2.5-flash"),
+    ("openai", "gpt-image-1.5"),
 )
 
 
@@ -34,6 +38,14 @@ def _check(
         return
     usage = data.draw(usages_within(price, intent, max_output))
     priced = cost(price, usage, at, intent)
+    if isinstance(priced, Unpriced) and any(
+        f"cache_read_{kind}" in priced.reason for kind in ("audio", "image")
+    ):
+        event("cached media without a price")  # refused, never billed as something else
+        return
+    if isinstance(priced, Unpriced) and intent.units and not (usage.input_tokens or usage.output_tokens):
+        event("units for which tokens stand, without tokens")
+        return
     assert isinstance(priced, Cost), priced
     assert priced.total_nanos <= quote.total_nanos
     assert priced.total_nanos == sum(line[3] for line in priced.lines)

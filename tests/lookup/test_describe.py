@@ -114,5 +114,5 @@ def test_doubts_name_models_that_exist(book: PriceBook) -> None:
 def test_the_real_book_can_be_checked(book: PriceBook) -> None:
     findings = check(book, ["openai", "anthropic", "deepseek", "mistral"], NOW)
     assert ("openai", "gpt-6.2-astra", "doubtful") in {(f.provider, f.model, f.kind) for f in findings}
-    assert ("openai", "gpt-image-2", "refused") in {(f.provider, f.model, f.kind) for f in findings}
+    assert ("openai", "gpt-live-1", "refused") in {(f.provider, f.model, f.kind) for f in findings}
     assert not [finding for finding in findings if finding.kind == "contradictory"]

@@ -221,13 +221,39 @@ class TestRows:
             (200, Rates(3, 20, 7)),
         ]
 
-    @pytest.mark.parametrize(
-        "key", ["output_image_mtok", "output_audio_mtok", "audio_hours", "output_reasoning_mtok"]
-    )
+    @pytest.mark.parametrize("key", ["output_video_mtok", "output_reasoning_mtok", "output_citation_mtok"])
     def test_output_in_units_that_usage_does_not_tell_apart_is_refused(self, key: str) -> None:
         prices = {"input_mtok": FeedRate(1), "output_mtok": FeedRate(1), key: FeedRate(30)}
         refused = PriceBook.build([row(periods=(FeedPeriod(prices),))]).find("p", "m", NOW)
         assert isinstance(refused, UnknownPrice) and key in refused.reason
+
+    def test_media_classes_and_units_are_taken_over(self) -> None:
+        classes = {
+            "input_audio_mtok": FeedRate(3, ((100, 6),)),
+            "input_image_mtok": FeedRate(4),
+            "input_video_mtok": FeedRate(5),
+            "cache_audio_read_mtok": FeedRate(6),
+            "cache_image_read_mtok": FeedRate(7),
+            "output_audio_mtok": FeedRate(8),
+            "output_image_mtok": FeedRate(9),
+        }
+        prices = {"input_mtok": FeedRate(1), "output_mtok": FeedRate(2), **classes}
+        price = found(row(periods=(FeedPeriod(prices),)))
+        rates = price.rates
+        assert (rates.input_audio, rates.input_image, rates.input_video) == (3, 4, 5)
+        assert (rates.cache_read_audio, rates.cache_read_image) == (6, 7)
+        assert (rates.output_audio, rates.output_image) == (8, 9)
+        assert price.tiers[0].rates.input_audio == 6
+        spoken = found(row(periods=(FeedPeriod({"input_audio_hours": FeedRate(100)}),)))
+        assert spoken.unit_rates == {"audio_ms": 100} and spoken.is_by_unit
+        mixed = {"input_mtok": FeedRate(1), "audio_hours": FeedRate(100)}
+        refused = PriceBook.build([row(periods=(FeedPeriod(mixed),))]).find("p", "m", NOW)
+        assert isinstance(refused, UnknownPrice) and "audio_ms" in refused.reason
+
+    def test_an_hour_is_three_million_six_hundred_thousand_milliseconds(self, feed: Feed) -> None:
+        price = PriceBook.build(feed).find("openai", "whisper-1", NOW)
+        # $0.36 an hour is $0.006 a minute, $0.10 for 10**6 ms
+        assert isinstance(price, ModelPrice) and price.unit_rates == {"audio_ms": 100_000_000}
 
     def test_a_row_without_input_price_is_not_free(self) -> None:
         refused = PriceBook.build([row(periods=(FeedPeriod({}),))]).find("p", "m", NOW)

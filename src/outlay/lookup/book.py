@@ -14,6 +14,7 @@ import msgspec
 
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup import corrections as known
+from outlay.lookup.correction_kinds import Correction
 from outlay.lookup.feed import Feed, FeedRow, feed_of
 from outlay.lookup.match import MAX_MODEL_NAME, spellings
 from outlay.lookup.operator_models import ceiling_price, custom_price, self_hosted_price
@@ -201,7 +202,7 @@ class PriceBook:
         times = set() if row is None else boundaries(row)
         times.update(added.valid_from for added in known.ADDED_MODELS if model in added.names)
         names = {model.lower()} if row is None else {model.lower(), row.model}
-        dated: list[known.Correction | _Operated | Override] = [
+        dated: list[Correction | _Operated | Override] = [
             entry for name in names for entry in known.corrections_for(source, name, known.CORRECTIONS)
         ]
         dated += [own for own in self._operated if own.provider == provider]
@@ -237,7 +238,11 @@ class PriceBook:
         else:
             found = price_at(row, self._feed, source, at)
         if isinstance(found, NoPrice):
-            return found
+            # a row without numbers is no better than no row
+            added = next((e for e in known.ADDED_MODELS if e.provider == source and lower in e.names), None)
+            if added is None or at < added.valid_from:
+                return found
+            found = added.price
         key = found.price_id or self._feed.name
         for entry in known.corrections_for(source, found.model, known.CORRECTIONS):
             if known.is_in_force(entry, at):
@@ -288,6 +293,8 @@ def _with_term(price: ModelPrice, entry: Discount | RequestFee | AccountTerms) -
         case Discount():
             multiplier = multiplier_of(entry.multiplier, "multiplier")
             changed = map_price(price, lambda rates: _times(rates, multiplier))
+            units = {unit: discounted(rate, multiplier) for unit, rate in price.unit_rates.items()}
+            changed = replace(changed, unit_rates=units)
             if entry.includes_fees:
                 fees = {tool: discounted(fee, multiplier) for tool, fee in price.tool_fees.items()}
                 request_fee = discounted(price.fee_per_request_nanos, multiplier)

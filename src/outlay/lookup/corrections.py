@@ -7,13 +7,29 @@ does nothing to any other. Where the truth is not known the model is refused or 
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
 
 from outlay.kernel.clock import NANOS_PER_SECOND, UnixNanos
-from outlay.kernel.money import usd_to_nanos
+from outlay.lookup.correction_kinds import (
+    AddedModel,
+    ContextWindow,
+    Correction,
+    HalfDayWrites,
+    MediaAsText,
+    MediaRates,
+    MoreTier,
+    PeakHours,
+    PlainWrites,
+    Refusal,
+    ToolFees,
+    UnitRates,
+    Uplift,
+    usd,
+    utc,
+)
+from outlay.lookup.corrections_media import ADDED_MEDIA_MODELS, MEDIA_CORRECTIONS
 from outlay.lookup.price import (
     ModelPrice,
     PriceId,
@@ -26,101 +42,10 @@ from outlay.lookup.price import (
     scale_rates,
 )
 
-
-class Uplift(msgspec.Struct, frozen=True, gc=False, tag="uplift"):
-    """Region as served -> permille on all token rates."""
-
-    geos: dict[str, int]
-
-
-class HalfDayWrites(msgspec.Struct, frozen=True, gc=False, tag="half_day_writes"):
-    """Twelve-hour cache writes at `permille` of the short write price, in every tier and variant."""
-
-    permille: int
-
-
-class PlainWrites(msgspec.Struct, frozen=True, gc=False, tag="plain_writes"):
-    """Cache writes, however long they are kept, are reported but cost what fresh input costs."""
-
-
-class ToolFees(msgspec.Struct, frozen=True, gc=False, tag="tool_fees"):
-    """Hosted tool -> nanos per 10**6 uses."""
-
-    fees: dict[str, int]
-
-
-class MoreTier(msgspec.Struct, frozen=True, gc=False, tag="tier"):
-    """A served tier at `permille` of standard, in every token class and context tier."""
-
-    name: str
-    permille: int
-
-
-class PeakHours(msgspec.Struct, frozen=True, gc=False, tag="peak"):
-    """Off-peak rates, and daily windows at `permille` of them; replaces all windows that the feed has."""
-
-    expects: tuple[int, ...]
-    """Base input rates of the feed that are replaced; anything else is newer than this correction."""
-    off_peak: Rates
-    permille: int
-    minutes: tuple[tuple[int, int], ...]
-    """UTC, half-open. Empty: one rate all day."""
-    weekdays: tuple[int, ...] | None
-
-
-class Refusal(msgspec.Struct, frozen=True, gc=False, tag="refusal"):
-    """The model cannot be priced from its usage."""
-
-    reason: str
-
-
-Change = Uplift | HalfDayWrites | PlainWrites | ToolFees | MoreTier | PeakHours | Refusal
-
-
-class Correction(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One known fault of the feed. `source` is an address, `read_on` the date on which it was read."""
-
-    name: str
-    provider: str
-    models: str
-    """Regular expression over the whole canonical id; for refusals over the whole requested name as well."""
-    change: Change
-    source: str
-    read_on: str
-    valid_from: UnixNanos | None = None
-    valid_to: UnixNanos | None = None
-
-
-class AddedModel(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A model that the feed does not know yet; used only as long as it does not."""
-
-    provider: str
-    names: tuple[str, ...]
-    """The canonical id first."""
-    price: ModelPrice
-    source: str
-    read_on: str
-    valid_from: UnixNanos
-
-
-def utc(year: int, month: int, day: int, hour: int = 0) -> UnixNanos:
-    """UTC nanoseconds of a date."""
-    return UnixNanos(int(datetime(year, month, day, hour, tzinfo=UTC).timestamp()) * NANOS_PER_SECOND)
-
-
-def usd(fresh: str, output: str, read: str, write: str | None = None) -> Rates:
-    """Rates of USD per 10**6 tokens with at most nine places, for the tables below."""
-    return Rates(
-        input=usd_to_nanos(fresh),
-        output=usd_to_nanos(output),
-        cache_read=usd_to_nanos(read),
-        cache_write=None if write is None else usd_to_nanos(write),
-    )
-
-
 _OPENAI_PRICES = "https://developers.openai.com/api/docs/pricing"
 _OPENAI_RESIDENCY = "https://developers.openai.com/api/docs/guides/data-residency"
 _OPENAI_ULTRAFAST = "https://developers.openai.com/api/docs/guides/ultrafast-mode"
+_GEMINI_PRICES = "https://ai.google.dev/gemini-api/docs/pricing"
 _CLAUDE_RESIDENCY = "https://platform.claude.com/docs/en/manage-claude/data-residency"
 _DEEPSEEK_PRICES = "https://api-docs.deepseek.com/quick_start/pricing"
 _RESIDENCY_REGIONS = dict.fromkeys(("us", "eu", "au", "ca", "jp", "in", "sg", "kr", "gb", "ae"), 1100)
@@ -296,27 +221,24 @@ CORRECTIONS: tuple[Correction, ...] = (
         source=_OPENAI_PRICES,
         read_on="2026-11-23",
     ),
-    # The feed prices these at text rates only, or by media that a usage record does not tell apart.
+    # Sold by the minute of a session, or the feed knows them from resellers only.
     Correction(
         name="openai-media-models",
         provider="openai",
-        models=r".*(-audio|-realtime|-transcribe|-tts|-image|-live|whisper|tts-1|-translate).*",
-        change=Refusal(
-            "audio and image tokens are priced apart and the usage record does not tell them apart"
-        ),
+        models=r"gpt-4o-audio-preview-2024-10-01|gpt-live.*|gpt-realtime-(translate|whisper).*|gpt-5.*-image.*",
+        change=Refusal("it is billed in a way that its usage does not report"),
         source=_OPENAI_PRICES,
         read_on="2026-11-23",
     ),
     Correction(
         name="google-media-models",
         provider="google",
-        models=r".*(-tts|-image|-live|native-audio|veo|imagen|lyria).*",
-        change=Refusal(
-            "audio and image tokens are priced apart and the usage record does not tell them apart"
-        ),
-        source="https://ai.google.dev/gemini-api/docs/pricing",
+        models=r".*(-live|live-|native-audio|veo|imagen|lyria).*",
+        change=Refusal("it is billed by sessions or pieces that its usage does not report"),
+        source=_GEMINI_PRICES,
         read_on="2026-11-23",
     ),
+    *MEDIA_CORRECTIONS,
 )
 
 
@@ -363,6 +285,7 @@ ADDED_MODELS: tuple[AddedModel, ...] = (
         usd("8", "40", "0.40", "10"),
         usd("16", "60", "0.80", "20"),
     ),
+    *ADDED_MEDIA_MODELS,
 )
 
 
@@ -417,6 +340,16 @@ def apply(price: ModelPrice, entry: Correction) -> ModelPrice:
         case PeakHours() as peak:
             if price.rates.input in peak.expects:
                 changed = replace(price, rates=peak.off_peak, windows=_windows(peak))
+        case UnitRates(rates):
+            changed = replace(price, unit_rates=rates | price.unit_rates)
+        case MediaRates(rates):
+            known = {name: rate for name, rate in rates.items() if getattr(price.rates, name) is None}
+            changed = replace(price, rates=replace(price.rates, **known))
+        case MediaAsText():
+            changed = replace(price, bills_media_as_text=True)
+        case ContextWindow(tokens):
+            if price.context_window is None:
+                changed = replace(price, context_window=tokens)
         case Refusal():
             pass
     return (

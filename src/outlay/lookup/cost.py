@@ -1,13 +1,16 @@
 """Bound (worst case) and cost (exact) of one call: the only pricing functions of the code base. Pure.
 
     bound = min(input bound + overhead, input limit) x dearest input-side rate that can apply
-          + choices x output limit x dearest output rate + tool fees + request fee        (each line rounded up)
+          + choices x output limit x dearest output rate + units + tool fees + request fee   (each line rounded up)
     cost  = the sum of one line per priced token class, tool and request                  (each line half-even)
 
 "Can apply" is every tier reachable at that input length, every served tier and speed that the request may get
 (`lookup.served`), the dearest time-of-day window (a call may start off-peak and be billed at peak), the region's
-uplift and the cache-write class asked for. What has no price is `Unbounded` or `Unpriced`, never zero and never
-silently standard. For every usage within the intent's limits, served as the intent allows, cost <= bound.
+uplift, the cache-write class and the kinds of content asked for (`lookup.media`; calls without media never go there).
+Input that the request only names is bounded by the input limit. A batch line is served at the `batch` variant where
+the price has one, else at the base rates, whatever its answer says. What has no price is `Unbounded` or `Unpriced`,
+never zero and never silently standard. For every usage within the intent's limits, served as the intent allows,
+cost <= bound.
 """
 
 from typing import Protocol
@@ -16,18 +19,21 @@ import msgspec
 
 from outlay.kernel.clock import NANOS_PER_SECOND, UnixNanos
 from outlay.kernel.money import UNITS_PER_RATE, Nanos, line_bound, line_cost
+from outlay.lookup.media import input_rates, output_rates, token_lines, unit_bound, unit_lines
 from outlay.lookup.price import PERMILLE, ModelPrice, PriceId, Rates, Tier, scale_rates
 from outlay.lookup.served import (
     STANDARD,
+    STANDARD_SPEEDS,
     UnknownTier,
     geo_permille,
     promises_standard,
     reachable_variants,
     served_variant,
 )
-from outlay.wire.intent import CacheWrite, CallIntent, HostedTool, Operation, Usage
+from outlay.wire.intent import CacheWrite, CallIntent, HostedTool, Operation, Units, Usage
 
-_FREE = frozenset({Operation.COUNT_TOKENS, Operation.MODELS})
+_FREE = frozenset({Operation.COUNT_TOKENS, Operation.MODELS, Operation.FREE})
+BATCH = "batch"
 _NANOS_PER_MINUTE = 60 * NANOS_PER_SECOND
 _MINUTES_PER_DAY = 1440
 _EPOCH_WEEKDAY = 3
@@ -94,6 +100,8 @@ class Requested(Protocol):
     def speed(self) -> str | None: ...
     @property
     def inference_geo(self) -> str | None: ...
+    @property
+    def units(self) -> tuple[Units, ...]: ...
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -103,6 +111,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     service_tier: str | None = None
     speed: str | None = None
     inference_geo: str | None = None
+    units: tuple[Units, ...] = ()
 
 
 def bound(price: ModelPrice, intent: CallIntent, max_output_tokens: int, at: UnixNanos) -> Quote | Unbounded:
@@ -112,9 +121,16 @@ def bound(price: ModelPrice, intent: CallIntent, max_output_tokens: int, at: Uni
     """
     if intent.operation in _FREE:
         return Quote(price.price_id, 0, Nanos(0), 0, intent.choices, 0, Nanos(0), Nanos(0), Nanos(0))
+    if price.unit_rates and not intent.units and price.is_by_unit:
+        return Unbounded(f"{price.model} is billed by {', '.join(sorted(price.unit_rates))}, not by tokens")
     key: tuple[object, ...] = (intent.service_tier, intent.speed, intent.inference_geo, intent.cache_write)
     if price.is_flat:
         key = (intent.cache_write,)  # any text is a tier here, so it must not become a key
+    has_media = bool(
+        intent.units or intent.has_referenced_input or intent.input_modalities or intent.output_modalities
+    )
+    if has_media:
+        key = (*key, intent.input_modalities, intent.output_modalities)
     table = price.memo.reachable.get(key)
     if table is None:
         made = _reachable_table(price, intent)
@@ -134,6 +150,13 @@ def bound(price: ModelPrice, intent: CallIntent, max_output_tokens: int, at: Uni
             )
         fees += tool_fees
         tokens = limit
+    elif intent.has_referenced_input:
+        if limit is not None:
+            tokens = limit
+        elif not price.is_by_unit:
+            return Unbounded(
+                f"{price.model}: the request names input that it does not hold, and no context window is known"
+            )
     elif limit is not None and tokens > limit:
         tokens = limit
     for above, input_rate, output_rate, slack in table:  # noqa: B007  (the last one that applies is kept)
@@ -145,6 +168,11 @@ def bound(price: ModelPrice, intent: CallIntent, max_output_tokens: int, at: Uni
         output_rate = 0
     input_nanos = Nanos(line_bound(tokens, input_rate) + slack) if tokens > 0 else Nanos(0)
     output_nanos = line_bound(intent.choices * max_output_tokens, output_rate)
+    if has_media:
+        units = unit_bound(price, intent.units, tokens=tokens)
+        if isinstance(units, str):
+            return Unbounded(units)
+        fees += units + slack
     return Quote(
         price.price_id,
         tokens,
@@ -182,6 +210,8 @@ def cost(price: ModelPrice, usage: Usage, at: UnixNanos, requested: Requested) -
     """
     if requested.operation in _FREE:
         return Cost(price.price_id, Nanos(0), ())
+    if requested.service_tier == BATCH:
+        usage, requested = _as_batch(price, usage, requested)
     window = _window_at(price, at) if price.windows else -1
     # every field that can decide the table; a flat price takes any text for a tier, so none may become a key there
     key: tuple[object, ...] = (window,)
@@ -213,6 +243,11 @@ def cost(price: ModelPrice, usage: Usage, at: UnixNanos, requested: Requested) -
     if plain < 0 or cached < 0 or created < 0 or output < usage.reasoning_output_tokens:
         return _contradiction(usage)
     lines: list[Line] = []
+    if price.unit_rates or _has_media(usage):
+        made_lines = _media_lines(price, rates, usage, requested)
+        if isinstance(made_lines, str):
+            return Unpriced(made_lines)
+        lines, cached, plain, output = made_lines, 0, 0, 0
     if cached:
         rate = rates.cache_read
         if rate is None:
@@ -244,6 +279,35 @@ def cost(price: ModelPrice, usage: Usage, at: UnixNanos, requested: Requested) -
     for line in lines:
         total += line[3]
     return Cost(price.price_id, Nanos(total), tuple(lines))
+
+
+def _has_media(usage: Usage) -> bool:
+    return bool(
+        usage.input_audio_tokens
+        or usage.input_image_tokens
+        or usage.output_audio_tokens
+        or usage.output_image_tokens
+        or usage.input_video_tokens
+        or usage.units
+    )
+
+
+def _media_lines(price: ModelPrice, rates: Rates, usage: Usage, requested: Requested) -> list[Line] | str:
+    tokens = token_lines(price, rates, usage)
+    if isinstance(tokens, str):
+        return tokens
+    units = unit_lines(price, usage, requested.units)
+    return units if isinstance(units, str) else tokens + units
+
+
+def _as_batch(price: ModelPrice, usage: Usage, requested: Requested) -> tuple[Usage, Requested]:
+    """A batch line: its own price, or the base rates; answers of batch lines name their tier in various ways."""
+    if usage.speed not in STANDARD_SPEEDS:
+        return usage, requested
+    if BATCH in price.variants:
+        return msgspec.structs.replace(usage, service_tier=BATCH), requested
+    standard = Request(requested.operation, None, requested.speed, requested.inference_geo, requested.units)
+    return msgspec.structs.replace(usage, service_tier=None), standard
 
 
 def _add_cache_writes(lines: list[Line], rates: Rates, usage: Usage) -> Unpriced | None:
@@ -391,11 +455,21 @@ def _reachable_table(
             for tier in tiers:
                 if tier.above_input_tokens <= threshold:
                     rates = tier.rates
-            line_rates = _input_rates(price, scale_rates(rates, permille), intent.cache_write)
+            scaled = scale_rates(rates, permille)
+            line_rates = _input_rates(price, scaled, intent.cache_write)
+            media = input_rates(price, scaled, intent.input_modalities)
+            made = output_rates(price, scaled, intent.output_modalities)
+            if isinstance(media, str) or isinstance(made, str):
+                return Unbounded(media if isinstance(media, str) else str(made))
+            line_rates += media
             input_rate = max(input_rate, *line_rates)
+            if made:
+                # the text of the answer is a line of its own, and so is each kind of media
+                output_rate = max(output_rate, *made)
+                line_rates += (*made, rates.output or 0)
             fractional = max(fractional, sum(1 for rate in line_rates if rate % UNITS_PER_RATE))
-            if rates.output is not None:
-                output_rate = max(output_rate, scale_rates(rates, permille).output or 0)
+            if scaled.output is not None:
+                output_rate = max(output_rate, scaled.output)
         table.append((threshold, input_rate, output_rate, fractional // 2))
     return tuple(reversed(table))
 

@@ -3,7 +3,7 @@
 Knows no terminal: the command line and the console render these.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
 
@@ -42,6 +42,8 @@ class PriceCard(msgspec.Struct, frozen=True, gc=False):
     geo_multipliers: dict[str, int]
     """Region -> permille."""
     tool_fees: dict[str, int]
+    unit_rates: dict[str, int]
+    """Unit -> nanos per 10**6 of it."""
     fee_per_request_nanos: int
     is_ceiling: bool
     doubts: tuple[str, ...]
@@ -54,7 +56,8 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     provider: str
     model: str
     field: str
-    """`standard.input`, `batch.output`, `geo.us`, `tool.web_search`, `request`, `context_window`, `model`."""
+    """`standard.input`, `batch.output`, `geo.us`, `tool.web_search`, `unit.image`, `request`, `context_window`,
+    `model`."""
     before: int | None
     after: int | None
 
@@ -91,6 +94,7 @@ def card(price: ModelPrice) -> PriceCard:
         sections=_sections(price),
         geo_multipliers=price.geo_multipliers,
         tool_fees=price.tool_fees,
+        unit_rates=price.unit_rates,
         fee_per_request_nanos=price.fee_per_request_nanos,
         is_ceiling=price.is_ceiling,
         doubts=tuple(doubt.detail for doubt in DOUBTS if doubt.concerns(price.provider, price.model)),
@@ -173,21 +177,17 @@ def _window_name(window: Window) -> str:
 
 
 def _numbers_of(entry: PriceCard) -> dict[str, int]:
-    return _numbers(entry.sections, entry.geo_multipliers, entry.tool_fees, entry.fee_per_request_nanos)
-
-
-def _numbers(
-    sections: tuple[Section, ...], geos: Mapping[str, int], tools: Mapping[str, int], request_fee: int
-) -> dict[str, int]:
     """Every number of a price by a flat name."""
     numbers = {
         f"{section.name}.{name}": value
-        for section in sections
+        for section in entry.sections
         for name, value in msgspec.structs.asdict(section.rates).items()
         if value is not None
     }
-    numbers |= {f"geo.{geo}": permille for geo, permille in geos.items()}
-    numbers |= {f"tool.{tool}": fee for tool, fee in tools.items()}
+    numbers |= {f"geo.{geo}": permille for geo, permille in entry.geo_multipliers.items()}
+    numbers |= {f"tool.{tool}": fee for tool, fee in entry.tool_fees.items()}
+    numbers |= {f"unit.{unit}": rate for unit, rate in entry.unit_rates.items()}
+    request_fee = entry.fee_per_request_nanos
     return numbers | ({"request": request_fee} if request_fee else {})
 
 

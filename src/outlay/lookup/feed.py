@@ -25,13 +25,16 @@ from outlay.kernel.money import usd_per_million_to_rate
 from outlay.lookup.match import Clause
 
 FEED_NAME = "genai-prices"
-FORMAT = 1
+FORMAT = 2
 """Raise with every change of the records below: it is part of the cache's name."""
 COMPILE_TIMEOUT_SECONDS = 60
 MAX_CACHE_BYTES = 64 * 1024 * 1024
 
 _PER_MILLION = {"_mtok": 1, "_mchars": 1, "_kcount": 1000, "_kpages": 1000}
 """Suffix of a price key -> what turns its USD into USD per 10**6 units. Other units are kept out of the numbers."""
+_HOURS = "_hours"
+_HOURS_PER_MILLION_MS = Decimal("3.6")
+"""10**6 ms are 1 / 3.6 of an hour: prices per hour are kept per 10**6 milliseconds."""
 
 
 class FeedError(OutlayError):
@@ -280,7 +283,11 @@ def _rates(prices: Any) -> dict[str, FeedRate]:
     for key, value in vars(prices).items():
         if value is None or key.startswith("_"):
             continue
-        scale = next((number for suffix, number in _PER_MILLION.items() if key.endswith(suffix)), 1)
+        scale: int | Decimal = next(
+            (number for suffix, number in _PER_MILLION.items() if key.endswith(suffix)), 1
+        )
+        if key.endswith(_HOURS):
+            scale = 1 / _HOURS_PER_MILLION_MS
         base = value if isinstance(value, Decimal) else value.base
         tiers = (
             () if isinstance(value, Decimal) else tuple((t.start, _rate(t.price, scale)) for t in value.tiers)
@@ -289,7 +296,7 @@ def _rates(prices: Any) -> dict[str, FeedRate]:
     return found
 
 
-def _rate(usd: Decimal, scale: int) -> int:
+def _rate(usd: Decimal, scale: int | Decimal) -> int:
     return usd_per_million_to_rate(usd * scale)
 
 

@@ -14,6 +14,7 @@ from outlay.lookup.overrides import (
     rates_of,
     self_hosted_rates,
     tool_fees_of,
+    unit_rates_of,
 )
 from outlay.lookup.price import ModelPrice, PriceId, Tier, Variant
 from outlay.lookup.served import standard_tiers
@@ -39,6 +40,8 @@ def custom_price(entry: CustomModel) -> ModelPrice:
         },
         geo_multipliers={geo: permille_of(text, f"geo.{geo}") for geo, text in entry.geo_multipliers.items()},
         tool_fees=tool_fees_of(entry.usd_per_1000_uses, "usd_per_1000_uses"),
+        unit_rates=unit_rates_of(entry.usd_per_unit, "usd_per_unit"),
+        bills_media_as_text=True,
         fee_per_request_nanos=fee_of(entry.usd_per_request, "usd_per_request"),
         context_window=entry.context_window,
         max_output_tokens=entry.max_output_tokens,
@@ -64,6 +67,7 @@ def self_hosted_price(entry: SelfHosted) -> ModelPrice:
         fee_per_request_nanos=fee_of(entry.usd_per_request, "usd_per_request"),
         context_window=entry.context_window,
         max_output_tokens=entry.max_output_tokens,
+        bills_media_as_text=True,
         is_flat=True,
     )
 
@@ -84,6 +88,7 @@ def ceiling_price(entry: Ceiling, provider: str, model: str) -> ModelPrice:
         tool_fees=tool_fees_of(entry.usd_per_1000_uses, "usd_per_1000_uses"),
         fee_per_request_nanos=fee_of(entry.usd_per_request, "usd_per_request"),
         context_window=entry.context_window,
+        bills_media_as_text=True,
         is_flat=True,
         is_ceiling=True,
     )

@@ -15,7 +15,7 @@ from outlay.kernel.errors import ConfigError
 from outlay.kernel.money import MoneyError, usd_per_million_to_rate, usd_to_nanos
 from outlay.lookup.price import Rates
 
-TOKEN_CLASSES = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "cache_write_12h")
+TOKEN_CLASSES: tuple[str, ...] = Rates.__struct_fields__
 ANY = "*"
 """As a model: every model of the provider. As a provider (ceilings): every provider."""
 MAX_MULTIPLIER = Decimal(100)
@@ -54,7 +54,8 @@ class CustomModel(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defa
     provider: str
     model: str
     usd_per_mtok: Amounts
-    """Must have `input`; `output` may be left out for embeddings."""
+    """Must have `input`; `output` may be left out for embeddings. Media classes that are left out cost what text
+    costs."""
     aliases: tuple[str, ...] = ()
     long_context: tuple[LongContext, ...] = ()
     variants: dict[str, Amounts] = {}
@@ -63,6 +64,9 @@ class CustomModel(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defa
     """Region as served -> multiplier as decimal text with at most three places."""
     usd_per_1000_uses: dict[str, str] = {}
     """Hosted tool -> USD per 1000 uses."""
+    usd_per_unit: Amounts = {}
+    """Unit -> USD for one of it: `image`, `image/hd/1024x1024`, `audio_ms`, `character`, `page`, `search_unit`,
+    `training_token`."""
     usd_per_request: str = "0"
     context_window: int | None = None
     max_output_tokens: int | None = None
@@ -186,6 +190,14 @@ def tool_fees_of(amounts: dict[str, str], key: str) -> dict[str, int]:
     }
 
 
+def unit_rates_of(amounts: Amounts, key: str) -> dict[str, int]:
+    """Nanos per 10**6 units of USD per unit. Raises ConfigError."""
+    return {
+        unit: usd_per_million_to_rate(_finite(text, f"{key}.{unit}", at_least=Decimal(0)) * 1_000_000)
+        for unit, text in amounts.items()
+    }
+
+
 def multiplier_of(text: str, key: str) -> Decimal:
     """A multiplier from 0 to `MAX_MULTIPLIER`. Raises ConfigError."""
     value = _finite(text, key, at_least=Decimal(0))
@@ -290,6 +302,7 @@ def _check_custom(entry: CustomModel, key: str) -> None:
     for geo, text in entry.geo_multipliers.items():
         permille_of(text, f"{key}.geo_multipliers.{geo}")
     tool_fees_of(entry.usd_per_1000_uses, f"{key}.usd_per_1000_uses")
+    unit_rates_of(entry.usd_per_unit, f"{key}.usd_per_unit")
     fee_of(entry.usd_per_request, f"{key}.usd_per_request")
     _check_positive(entry.context_window, f"{key}.context_window")
     _check_positive(entry.max_output_tokens, f"{key}.max_output_tokens")

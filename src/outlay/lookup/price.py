@@ -25,7 +25,8 @@ PriceId = NewType("PriceId", str)
 class Rates(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Nanos per 10**6 tokens of each class. None: the vendor has no such class (0 is a price: free).
 
-    Cache reads without a class of their own are ordinary input. Cache writes without one are *not priced*.
+    Cache reads without a class of their own are ordinary input. Cache writes without one are *not priced*. Images and
+    video without a class are text; audio, and images that are made, are so only where `bills_media_as_text`.
     """
 
     input: int
@@ -35,6 +36,13 @@ class Rates(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Short TTL: 5 min (Anthropic), 30 min (OpenAI)."""
     cache_write_1h: int | None = None
     cache_write_12h: int | None = None
+    input_audio: int | None = None
+    input_image: int | None = None
+    input_video: int | None = None
+    cache_read_audio: int | None = None
+    cache_read_image: int | None = None
+    output_audio: int | None = None
+    output_image: int | None = None
 
 
 class Tier(msgspec.Struct, frozen=True, gc=False):
@@ -108,6 +116,10 @@ class ModelPrice(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, kw_
     """Region as served -> permille on every token rate (not on fees)."""
     tool_fees: dict[str, int] = {}
     """Hosted tool -> nanos per 10**6 uses."""
+    unit_rates: dict[str, int] = {}
+    """Unit (`image/hd/1024x1024`, `audio_ms`, `character`, ...) -> nanos per 10**6 of it; see `unit_rate`."""
+    bills_media_as_text: bool = False
+    """Audio, and images that are made, cost what text costs where they have no rate of their own."""
     fee_per_request_nanos: int = 0
     input_overhead_tokens: int = 0
     """Tokens the vendor adds to every prompt (hidden system prompt, tool preamble)."""
@@ -133,6 +145,19 @@ class ModelPrice(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, kw_
     def input_limit(self) -> int | None:
         """Most input tokens of a call, None if neither limit nor window is known."""
         return self.context_window if self.input_limit_tokens is None else self.input_limit_tokens
+
+    @property
+    def is_by_unit(self) -> bool:
+        """Whether calls are billed by units alone; then tokens are free and a call without units is unpriced."""
+        return bool(self.unit_rates) and self.rates.input == 0 and not self.rates.output
+
+    def unit_rate(self, name: str) -> int | None:
+        """Nanos per 10**6 of a unit: of its full name, else of the name with its last parts left out."""
+        while True:
+            rate = self.unit_rates.get(name)
+            if rate is not None or "/" not in name:
+                return rate
+            name = name.rpartition("/")[0]
 
 
 class UnknownPrice(msgspec.Struct, frozen=True, gc=False):
@@ -175,12 +200,8 @@ def map_rates(rates: Rates, change: Callable[[int], int]) -> Rates:
         return None if rate is None else change(rate)
 
     return Rates(
-        input=change(rates.input),
-        output=maybe(rates.output),
-        cache_read=maybe(rates.cache_read),
-        cache_write=maybe(rates.cache_write),
-        cache_write_1h=maybe(rates.cache_write_1h),
-        cache_write_12h=maybe(rates.cache_write_12h),
+        change(rates.input),
+        *[maybe(getattr(rates, name)) for name in Rates.__struct_fields__[1:]],
     )
 
 

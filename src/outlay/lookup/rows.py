@@ -1,7 +1,7 @@
 """From a feed's row to a `ModelPrice` at a point in time: dates, hours, tiers and variants resolved, nothing added.
 
-Prices with units that a `Usage` cannot report (audio, images, citations) are not guessed: a model whose *output* can
-be billed in such a unit is refused here. Pure.
+Prices with units that a `Usage` cannot report (video that is made, citations) are not guessed: a model whose *output*
+can be billed in such a unit is refused here. Pure.
 """
 
 from typing import NamedTuple
@@ -17,14 +17,25 @@ INPUT_LIMIT_NUMERATOR, INPUT_LIMIT_DENOMINATOR = 21, 20
 _TOOL_KEYS = {"web_searches_kcount": "web_search", "storage_searches_kcount": "file_search"}
 _REQUEST_KEY = "requests_kcount"
 _UNREADABLE_OUTPUT = (
-    "output_audio_mtok",
-    "output_image_mtok",
     "output_video_mtok",
     "output_reasoning_mtok",
     "output_citation_mtok",
-    "audio_hours",
+    "input_text_messages_kcount",
 )
 """Units a call's usage does not report apart: a price that has one would be silently wrong."""
+
+_UNIT_KEYS = {
+    "audio_hours": "audio_ms",
+    "input_audio_hours": "audio_ms",
+    "input_mchars": "character",
+    "input_document_kpages": "page",
+    "input_annotated_document_kpages": "page/annotated",
+    "reranks_kcount": "search_unit",
+}
+"""Price key of the feed -> the unit that usage counts; prices per hour are per 10**6 ms in the compiled feed."""
+_BILLS_MEDIA_AS_TEXT = frozenset({"google"})
+"""Gemini's token price is one for text, image, video and audio unless the page states another for one of them. Of the
+others audio without a price is *not known*. https://ai.google.dev/gemini-api/docs/pricing, read 2026-11-24."""
 
 _Prices = dict[str, FeedRate]
 
@@ -50,9 +61,14 @@ def price_at(row: FeedRow, feed: Feed, provider: str, at: UnixNanos) -> ModelPri
     unreadable = [key for key in _UNREADABLE_OUTPUT if key in base.prices]
     if unreadable:
         return NoPrice(f"{row.model} is billed in units that cannot be read from its usage ({unreadable[0]})")
-    if "input_mtok" not in base.prices:
+    units = {unit: base.prices[key].base for key, unit in _UNIT_KEYS.items() if key in base.prices}
+    if units and "input_mtok" in base.prices:
+        return NoPrice(f"{row.model} is billed by tokens and by {', '.join(sorted(units))} in one call")
+    if "input_mtok" not in base.prices and not units:
         return NoPrice(f"the price feed has no price per input token for {row.model}")
     rates, tiers = _rates_and_tiers(base.prices)
+    if "input_mtok" not in base.prices:
+        rates, tiers = Rates(input=0, output=0), ()  # billed by the unit alone
     # a reseller's tiers and tool fees are its own: only the token rates are taken over
     is_own = provider == row.provider
     return ModelPrice(
@@ -68,6 +84,8 @@ def price_at(row: FeedRow, feed: Feed, provider: str, at: UnixNanos) -> ModelPri
         tool_fees={
             tool: base.prices[key].base for key, tool in _TOOL_KEYS.items() if is_own and key in base.prices
         },
+        unit_rates=units,
+        bills_media_as_text=row.provider in _BILLS_MEDIA_AS_TEXT,
         fee_per_request_nanos=base.prices[_REQUEST_KEY].base // 1_000_000
         if _REQUEST_KEY in base.prices
         else 0,
@@ -144,4 +162,11 @@ def _rates_above(prices: _Prices, threshold: int) -> Rates:
         cache_read=rate("cache_read_mtok"),
         cache_write=rate("cache_write_mtok"),
         cache_write_1h=rate("cache_write_1h_mtok"),
+        input_audio=rate("input_audio_mtok"),
+        input_image=rate("input_image_mtok"),
+        input_video=rate("input_video_mtok"),
+        cache_read_audio=rate("cache_audio_read_mtok"),
+        cache_read_image=rate("cache_image_read_mtok"),
+        output_audio=rate("output_audio_mtok"),
+        output_image=rate("output_image_mtok"),
     )
