@@ -126,7 +126,7 @@ def bound(price: ModelPrice, intent: CallIntent, max_output_tokens: int, at: Uni
     key: tuple[object, ...] = (intent.service_tier, intent.speed, intent.inference_geo, intent.cache_write)
     if price.is_flat:
         key = (intent.cache_write,)  # any text is a tier here, so it must not become a key
-    has_media = bool(
+    has_media = (
         intent.units or intent.has_referenced_input or intent.input_modalities or intent.output_modalities
     )
     if has_media:
@@ -243,7 +243,15 @@ def cost(price: ModelPrice, usage: Usage, at: UnixNanos, requested: Requested) -
     if plain < 0 or cached < 0 or created < 0 or output < usage.reasoning_output_tokens:
         return _contradiction(usage)
     lines: list[Line] = []
-    if price.unit_rates or _has_media(usage):
+    if (
+        price.unit_rates
+        or usage.input_image_tokens
+        or usage.input_audio_tokens
+        or usage.output_audio_tokens
+        or usage.output_image_tokens
+        or usage.input_video_tokens
+        or usage.units
+    ):
         made_lines = _media_lines(price, rates, usage, requested)
         if isinstance(made_lines, str):
             return Unpriced(made_lines)
@@ -279,17 +287,6 @@ def cost(price: ModelPrice, usage: Usage, at: UnixNanos, requested: Requested) -
     for line in lines:
         total += line[3]
     return Cost(price.price_id, Nanos(total), tuple(lines))
-
-
-def _has_media(usage: Usage) -> bool:
-    return bool(
-        usage.input_audio_tokens
-        or usage.input_image_tokens
-        or usage.output_audio_tokens
-        or usage.output_image_tokens
-        or usage.input_video_tokens
-        or usage.units
-    )
 
 
 def _media_lines(price: ModelPrice, rates: Rates, usage: Usage, requested: Requested) -> list[Line] | str:
