@@ -11,8 +11,10 @@ from outlay.testing import content
 from outlay.testing.answer import (
     Answer,
     Identity,
+    Offer,
     Piece,
     Saying,
+    chosen_tool,
     chunk_bounds,
     input_tokens,
     length_of,
@@ -23,11 +25,11 @@ from outlay.testing.answer import (
 from outlay.testing.behaviour import (
     Behaviour,
     BehaviourError,
-    Resolve,
     UsageReport,
     marked_directive,
     split_model,
 )
+from outlay.testing.call import Ask, Reply
 from outlay.testing.meter import NOTHING, Tokens
 from outlay.testing.openai_replies import error_answer, error_text, request_id, status_answer, vendor_headers
 
@@ -79,18 +81,20 @@ class OpenAIRoom:
         self._chat = msgspec.json.Decoder(_Chat)
         self._embeddings = msgspec.json.Decoder(_Embeddings)
 
-    def chat(self, body: bytes, resolve: Resolve, identity: Identity) -> tuple[Answer, Behaviour | None]:
-        """POST /v1/chat/completions. The behaviour is None if the request was refused before it applied."""
+    def chat(self, ask: Ask) -> Reply:
+        """POST /v1/chat/completions."""
+        identity = ask.identity
         try:
-            request = self._chat.decode(body)
+            request = self._chat.decode(ask.body)
         except msgspec.MsgspecError as error:
             return error_answer(identity, 400, _json_problem(error)), None
+        request.model = ask.deployment or request.model
         problem = _chat_problem(request)
         if problem is not None:
             return error_answer(identity, 400, problem[0], param=problem[1], code=problem[2]), None
         model, directive = split_model(request.model or "")
         try:
-            behaviour = resolve(model, directive or _metadata_directive(request))
+            behaviour = ask.resolve(model, directive or _metadata_directive(request))
         except BehaviourError as error:
             return error_answer(identity, 400, f"mock: {error}", code="mock_directive"), None
         counted = _counted(request)
@@ -154,14 +158,14 @@ class OpenAIRoom:
         )
         return answer, behaviour
 
-    def embeddings(
-        self, body: bytes, resolve: Resolve, identity: Identity
-    ) -> tuple[Answer, Behaviour | None]:
+    def embeddings(self, ask: Ask) -> Reply:
         """POST /v1/embeddings."""
+        identity = ask.identity
         try:
-            request = self._embeddings.decode(body)
+            request = self._embeddings.decode(ask.body)
         except msgspec.MsgspecError as error:
             return error_answer(identity, 400, _json_problem(error)), None
+        request.model = ask.deployment or request.model
         if not request.model:
             return error_answer(identity, 400, "you must provide a model parameter"), None
         inputs = _embedding_inputs(request.input)
@@ -172,7 +176,7 @@ class OpenAIRoom:
             return error_answer(identity, 400, "'$.dimensions' is invalid.", param="dimensions"), None
         model, directive = split_model(request.model)
         try:
-            behaviour = resolve(model, directive or marked_directive(request.user))
+            behaviour = ask.resolve(model, directive or marked_directive(request.user))
         except BehaviourError as error:
             return error_answer(identity, 400, f"mock: {error}", code="mock_directive"), None
         served = behaviour.served_model or model
@@ -350,10 +354,7 @@ def _what_to_say(request: _Chat, behaviour: Behaviour) -> tuple[str, Saying]:
     """Name of the tool to call (empty: none), and the text or the arguments."""
     tool = _tool(request, behaviour)
     if tool is not None:
-        schema = tool.get("parameters")
-        return str(tool.get("name", "")), saying(
-            behaviour, content.instance_json(schema if isinstance(schema, dict) else {"type": "object"})
-        )
+        return tool.name, tool.arguments(behaviour)
     wanted = request.response_format or {}
     if wanted.get("type") == "json_schema":
         schema = (wanted.get("json_schema") or {}).get("schema") or {"type": "object"}
@@ -363,22 +364,28 @@ def _what_to_say(request: _Chat, behaviour: Behaviour) -> tuple[str, Saying]:
     return "", saying(behaviour, None)
 
 
-def _tool(request: _Chat, behaviour: Behaviour) -> dict[str, Any] | None:
-    """The function to call: the one that is demanded, or the first if a call is demanded or the prompt says so."""
-    functions: list[dict[str, Any]] = [
-        tool["function"] for tool in request.tools or () if isinstance(tool.get("function"), dict)
-    ]
+def _tool(request: _Chat, behaviour: Behaviour) -> Offer | None:
+    offers = []
+    for tool in request.tools or ():
+        function = tool.get("function")
+        if isinstance(function, dict):
+            schema = function.get("parameters")
+            offers.append(
+                Offer(
+                    str(function.get("name", "")), schema if isinstance(schema, dict) else {"type": "object"}
+                )
+            )
     choice = request.tool_choice
-    if not functions or choice == "none":
+    if choice == "none":
         return None
-    if isinstance(choice, dict):
-        name = (choice.get("function") or {}).get("name")
-        return next((function for function in functions if function.get("name") == name), functions[0])
     last = (request.messages or [_Message("user")])[-1]
-    prompt = content.content_text(last.content).lower()
-    if choice == "required" or behaviour.tool_call or (last.role == "user" and "use the tool" in prompt):
-        return functions[0]
-    return None
+    return chosen_tool(
+        offers,
+        behaviour,
+        forced=str((choice.get("function") or {}).get("name")) if isinstance(choice, dict) else None,
+        is_demanded=choice == "required",
+        prompt=content.content_text(last.content) if last.role == "user" else "",
+    )
 
 
 def _embedding_inputs(value: str | list[Any] | None) -> list[tuple[str, int]]:
