@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from outlay.testing import content
+from outlay.testing import content, media
 from outlay.testing.answer import (
     Answer,
     Identity,
@@ -36,6 +36,7 @@ from outlay.testing.openai_replies import error_answer, error_text, request_id, 
 DEFAULT_DIMENSIONS = 16
 MAX_DIMENSIONS = 4096
 MAX_CHOICES = 128  # OpenAI's own limit of n
+_AUDIO_LIFE_SECONDS = 3600
 _FINGERPRINT = "fp_0ut1aym0ck"
 _TEXT = msgspec.json.Encoder()
 
@@ -60,6 +61,8 @@ class _Chat(msgspec.Struct, gc=False):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
     service_tier: str | None = None
     metadata: dict[str, Any] | None = None
     user: str | None = None
@@ -97,21 +100,28 @@ class OpenAIRoom:
             behaviour = ask.resolve(model, directive or _metadata_directive(request))
         except BehaviourError as error:
             return error_answer(identity, 400, f"mock: {error}", code="mock_directive"), None
-        counted = _counted(request)
+        audio = sum(
+            content.audio_tokens(message.content, behaviour.audio_ms) for message in request.messages or ()
+        )
+        billed_input = input_tokens(behaviour, _counted(request) + audio, audio=audio)
         served = behaviour.served_model or model
         tier = behaviour.service_tier or _served_tier(request.service_tier)
         if behaviour.status != 200:
             refused = status_answer(identity, behaviour, served, tier)
-            refused.tokens = with_output(input_tokens(behaviour, counted), behaviour.output_tokens, 0)
+            refused.tokens = with_output(billed_input, behaviour.output_tokens, 0)
             refused.is_stream = bool(request.stream)
             return refused, behaviour
         limit = request.max_completion_tokens or request.max_tokens
         length = length_of(behaviour, limit)
         choices = request.n or 1
-        tokens = with_output(
-            input_tokens(behaviour, counted), length.output * choices, length.reasoning * choices
-        )
+        tokens = with_output(billed_input, length.output * choices, length.reasoning * choices)
         tool, says = _what_to_say(request, behaviour)
+        speaks = not tool and "audio" in (request.modalities or ())
+        if speaks:
+            spoken = length.visible * 3 // 4
+            if behaviour.output_audio_tokens is not None:
+                spoken = min(behaviour.output_audio_tokens, length.visible)
+            tokens = msgspec.structs.replace(tokens, output_audio=spoken * choices)
         finish = "length" if length.is_cut else "tool_calls" if tool else "stop"
         answer = Answer(
             status=200,
@@ -127,6 +137,8 @@ class OpenAIRoom:
         if not request.stream:
             text = says.part(0, length.visible)
             message = _tool_message(tool, text, identity) if tool else _text_message(text)
+            if speaks:
+                message = _spoken_message(text, identity)
             row = f'"message":{message},"logprobs":null,"finish_reason":"{finish}"'
             rows = ",".join(f'{{"index":{index},{row}}}' for index in range(choices))
             usage = (
@@ -140,16 +152,22 @@ class OpenAIRoom:
         wants_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         event = _Events(identity, served, tier, wants_usage)
         pieces = answer.pieces
+        if ask.deployment is not None:
+            pieces.append(Piece(event.prompt_filter(), 0))
         pieces.append(Piece(b"".join(event.first(index, tool) for index in range(choices)), 0))
         hidden = length.reasoning
         for start, end in chunk_bounds(behaviour, length.visible):
             text = _TEXT.encode(says.part(start, end)).decode()
-            data = b"".join(event.content(index, text, bool(tool)) for index in range(choices))
+            if speaks:
+                data = b"".join(event.sound(index, text) for index in range(choices))
+            else:
+                data = b"".join(event.content(index, text, bool(tool)) for index in range(choices))
             pieces.append(Piece(data, (end - start + hidden) * choices))
             hidden = 0
-        pieces.append(
-            Piece(b"".join(event.last(index, finish) for index in range(choices)), hidden * choices)
-        )
+        ending = b"".join(event.last(index, finish) for index in range(choices))
+        if speaks:
+            ending = b"".join(event.sound_end(index) for index in range(choices)) + ending
+        pieces.append(Piece(ending, hidden * choices))
         if wants_usage and behaviour.usage is not UsageReport.OMIT:
             pieces.append(Piece(event.usage(_usage_text(behaviour.usage, tokens)), 0))
         pieces.append(Piece(b"data: [DONE]\n\n", 0))
@@ -216,6 +234,7 @@ class _Events:
 
     def __init__(self, identity: Identity, model: str, tier: str | None, wants_usage: bool) -> None:
         self._serial = identity.serial
+        self._expires_at = identity.created + _AUDIO_LIFE_SECONDS
         self._head = (
             f'{{"id":"chatcmpl-{identity.serial}","object":"chat.completion.chunk","created":{identity.created},'
             f'"model":{_quoted(model)},"service_tier":{_quoted(tier)},"system_fingerprint":"{_FINGERPRINT}","choices":['
@@ -239,6 +258,19 @@ class _Events:
             return self._choice(index, f'"tool_calls":[{{"index":0,"function":{{"arguments":{quoted}}}}}]')
         return self._choice(index, f'"content":{quoted}')
 
+    def sound(self, index: int, quoted: str) -> bytes:
+        """A piece of speech and of its transcript."""
+        sound = f'"audio":{{"id":"audio_{self._serial}","transcript":{quoted},"data":"{media.silence_base64(24)}"}}'
+        return self._choice(index, sound)
+
+    def sound_end(self, index: int) -> bytes:
+        """The last word about the speech: until when it is kept."""
+        return self._choice(index, f'"audio":{{"id":"audio_{self._serial}","expires_at":{self._expires_at}}}')
+
+    def prompt_filter(self) -> bytes:
+        """Azure begins a stream with what its content filter thinks of the prompt, and no choice."""
+        return _event(f'{self._head}],"prompt_filter_results":[{{"prompt_index":0}}]{self._tail}')
+
     def last(self, index: int, finish: str) -> bytes:
         return self._choice(index, "", f'"{finish}"')
 
@@ -260,6 +292,14 @@ def _completion(identity: Identity, answer: Answer, rows: str, usage: str) -> st
 
 def _text_message(text: str) -> str:
     return f'{{"role":"assistant","content":{_quoted(text)},"refusal":null,"annotations":[]}}'
+
+
+def _spoken_message(text: str, identity: Identity) -> str:
+    sound = (
+        f'{{"id":"audio_{identity.serial}","data":"{media.silence_base64(240)}",'
+        f'"expires_at":{identity.created + _AUDIO_LIFE_SECONDS},"transcript":{_quoted(text)}}}'
+    )
+    return f'{{"role":"assistant","content":null,"refusal":null,"annotations":[],"audio":{sound}}}'
 
 
 def _tool_message(name: str, arguments: str, identity: Identity) -> str:
@@ -287,8 +327,8 @@ def _usage_text(report: UsageReport, tokens: Tokens) -> str:
     return (
         f'{{"prompt_tokens":{tokens.input},"completion_tokens":{tokens.output},'
         f'"total_tokens":{tokens.input + tokens.output},'
-        f'"prompt_tokens_details":{{"cached_tokens":{tokens.cached},"audio_tokens":0{write}}},'
-        f'"completion_tokens_details":{{"reasoning_tokens":{tokens.reasoning},"audio_tokens":0,'
+        f'"prompt_tokens_details":{{"cached_tokens":{tokens.cached},"audio_tokens":{tokens.input_audio}{write}}},'
+        f'"completion_tokens_details":{{"reasoning_tokens":{tokens.reasoning},"audio_tokens":{tokens.output_audio},'
         '"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
     )
 

@@ -31,7 +31,13 @@ from outlay.testing.behaviour import (
     split_model,
 )
 from outlay.testing.call import Ask, BookCharge, Call, Charge, Reply
-from outlay.testing.openai_replies import error_answer, request_id, status_answer, vendor_headers
+from outlay.testing.openai_replies import (
+    error_answer,
+    request_id,
+    status_answer,
+    vendor_headers,
+    whole_answer,
+)
 from outlay.testing.responses_replies import (
     Plot,
     ResponseRequest,
@@ -188,7 +194,7 @@ class ResponsesRoom:
                 self._finish(stored)
             elif stored.gets >= behaviour.polls - 1:
                 stored.status = "in_progress"
-        return _object_answer(ask, response_object(stored.plot, stored.status)), None
+        return whole_answer(ask.identity, response_object(stored.plot, stored.status)), None
 
     def cancel(self, ask: Ask) -> Reply:
         """POST /v1/responses/{id}/cancel: nothing is billed for what was cancelled in time."""
@@ -199,14 +205,14 @@ class ResponsesRoom:
             return error_answer(ask.identity, 400, "Cannot cancel a synchronous response."), None
         if stored.status in ("queued", "in_progress"):
             stored.status = "cancelled"
-        return _object_answer(ask, response_object(stored.plot, stored.status)), None
+        return whole_answer(ask.identity, response_object(stored.plot, stored.status)), None
 
     def delete(self, ask: Ask) -> Reply:
         """DELETE /v1/responses/{id}."""
         response_id = ask.captures["response_id"]
         if self.stored.pop(response_id, None) is None:
             return _not_found(ask), None
-        return _object_answer(ask, {"id": response_id, "object": "response", "deleted": True}), None
+        return whole_answer(ask.identity, {"id": response_id, "object": "response", "deleted": True}), None
 
     def input_items(self, ask: Ask) -> Reply:
         """GET /v1/responses/{id}/input_items."""
@@ -221,7 +227,7 @@ class ResponsesRoom:
             "last_id": rows[-1]["id"] if rows else None,
             "has_more": False,
         }
-        return _object_answer(ask, listing), None
+        return whole_answer(ask.identity, listing), None
 
     def _finish(self, stored: Stored) -> None:
         plot = stored.plot
@@ -341,13 +347,3 @@ def _no_previous(identity: Identity, response_id: str) -> Answer:
 
 def _not_found(ask: Ask) -> Answer:
     return error_answer(ask.identity, 404, f"Response with id '{ask.captures['response_id']}' not found.")
-
-
-def _object_answer(ask: Ask, value: object) -> Answer:
-    return Answer(
-        status=200,
-        content_type=b"application/json",
-        headers=vendor_headers(ask.identity),
-        pieces=[Piece(_JSON.encode(value), 0)],
-        request_id=request_id(ask.identity),
-    )
