@@ -4,11 +4,11 @@ Shares no code with the rooms it checks.
 """
 
 from outlay.testing.behaviour import Behaviour, BehaviourError, Bill, Failure, Framing, UsageReport
+from outlay.testing.call import Call
 from outlay.testing.meter import Meter, MeterEntry, Outcome, Rates, Tokens, Totals
 from outlay.testing.ports import free_port, wait_for_listener
 from outlay.testing.processes import ChildProcess
 from outlay.testing.provider import MockProvider
-from outlay.testing.service import Call
 
 __all__ = [
     "Behaviour",

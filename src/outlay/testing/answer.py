@@ -3,9 +3,10 @@
 Holds no vendor's format and no HTTP framing.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from outlay.testing import content
 from outlay.testing.behaviour import Behaviour, UsageReport
@@ -39,6 +40,8 @@ class Answer(msgspec.Struct, gc=False):
     """Billed if the answer arrives whole."""
     error_event: bytes = b""
     """The vendor's way to report an error in mid-stream."""
+    job: str | None = None
+    """Id of what a later entry of the meter is billed for (batch, background response)."""
 
     @property
     def price_class(self) -> str | None:
@@ -80,6 +83,38 @@ class Length(NamedTuple):
     """The request's limit came before the end."""
 
 
+class Offer(NamedTuple):
+    """A tool that the request offers."""
+
+    name: str
+    schema: dict[str, Any] | None
+    """JSON schema of the arguments; None: the tool takes plain text."""
+
+    def arguments(self, behaviour: Behaviour) -> Saying:
+        """What the model passes to it."""
+        if behaviour.tool_arguments is not None:
+            return saying(behaviour, behaviour.tool_arguments)
+        return saying(behaviour, None if self.schema is None else content.instance_json(self.schema))
+
+
+def chosen_tool(
+    offers: list[Offer], behaviour: Behaviour, *, forced: str | None, is_demanded: bool, prompt: str
+) -> Offer | None:
+    """The tool to call: the forced one; or the first if a call is demanded, by the request, a knob or the prompt.
+
+    `prompt` is the text of the last message, empty if it is not the user's.
+    """
+    if not offers:
+        return None
+    wanted = behaviour.tool_name if forced is None else forced
+    named = next((offer for offer in offers if offer.name == wanted), None)
+    if forced is not None:
+        return named or offers[0]
+    if is_demanded or behaviour.tool_call or "use the tool" in prompt.lower():
+        return named or offers[0]
+    return None
+
+
 def length_of(behaviour: Behaviour, limit: int | None) -> Length:
     """What is generated under the request's output limit (None: no limit); reasoning comes first."""
     wanted = max(behaviour.output_tokens, behaviour.reasoning_tokens)
@@ -89,34 +124,56 @@ def length_of(behaviour: Behaviour, limit: int | None) -> Length:
 
 
 def saying(behaviour: Behaviour, text: str | None) -> Saying:
-    """The whole of what one choice would say without a limit."""
+    """The whole of what one choice would say without a limit; `text` (JSON) wins over the knob `say`."""
+    text = behaviour.say if text is None else text
     return Saying(text, max(0, behaviour.output_tokens - behaviour.reasoning_tokens))
 
 
-def input_tokens(behaviour: Behaviour, counted: int) -> Tokens:
-    """Billed input: the fixed number or the counted one; cached and written parts never exceed it."""
+def input_tokens(behaviour: Behaviour, counted: int, *, audio: int = 0, image: int = 0) -> Tokens:
+    """Billed input: the fixed number or the counted one; no part of it ever exceeds it.
+
+    `audio` and `image` are the counted parts that the vendor states apart; a fixed `input_tokens` bounds them.
+    """
     total = counted if behaviour.input_tokens is None else behaviour.input_tokens
     cached = min(behaviour.cached_tokens, total)
     write = min(behaviour.cache_write_tokens, total - cached)
+    if behaviour.audio_tokens is not None:
+        audio = behaviour.audio_tokens
+    if behaviour.image_tokens is not None:
+        image = behaviour.image_tokens
+    if not audio and not image:
+        return Tokens(
+            input=total,
+            cached=cached,
+            cache_write=write,
+            cache_write_long=min(behaviour.cache_write_long_tokens, write),
+        )
+    audio = min(audio, total - write)
+    cached_audio = min(behaviour.cached_audio_tokens, audio, cached)
+    # what is cached beyond the cached audio is text, so the fresh media must leave room for it
+    audio = min(audio, total - write - (cached - cached_audio))
     return Tokens(
         input=total,
         cached=cached,
         cache_write=write,
         cache_write_long=min(behaviour.cache_write_long_tokens, write),
+        input_audio=audio,
+        cached_audio=cached_audio,
+        input_image=min(image, total - write - (cached - cached_audio) - audio),
     )
 
 
 def with_output(tokens: Tokens, output: int, reasoning: int) -> Tokens:
-    """`tokens` with this output."""
-    return Tokens(
-        input=tokens.input,
-        cached=tokens.cached,
-        cache_write=tokens.cache_write,
-        cache_write_long=tokens.cache_write_long,
-        output=output,
-        reasoning=min(reasoning, output),
-        web_searches=tokens.web_searches,
-    )
+    """`tokens` with this output; audio and image parts of it shrink with it."""
+    if tokens.output_audio or tokens.output_image:
+        return replace(
+            tokens,
+            output=output,
+            reasoning=min(reasoning, output),
+            output_audio=min(tokens.output_audio, output),
+            output_image=min(tokens.output_image, output),
+        )
+    return replace(tokens, output=output, reasoning=min(reasoning, output))
 
 
 def reported(usage: UsageReport, tokens: Tokens) -> Tokens:

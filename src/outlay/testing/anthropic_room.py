@@ -12,8 +12,10 @@ from outlay.testing import content
 from outlay.testing.answer import (
     Answer,
     Identity,
+    Offer,
     Piece,
     Saying,
+    chosen_tool,
     chunk_bounds,
     input_tokens,
     length_of,
@@ -29,6 +31,7 @@ from outlay.testing.behaviour import (
     marked_directive,
     split_model,
 )
+from outlay.testing.call import Ask, Reply
 from outlay.testing.meter import NOTHING, Tokens
 
 _TEXT = msgspec.json.Encoder()
@@ -80,12 +83,13 @@ class AnthropicRoom:
     def __init__(self) -> None:
         self._decoder = msgspec.json.Decoder(_Messages)
 
-    def messages(self, body: bytes, resolve: Resolve, identity: Identity) -> tuple[Answer, Behaviour | None]:
-        """POST /v1/messages. The behaviour is None if the request was refused before it applied."""
-        request = self._sound_request(body, needs_limit=True)
+    def messages(self, ask: Ask) -> Reply:
+        """POST /v1/messages."""
+        identity = ask.identity
+        request = self._sound_request(ask.body, needs_limit=True)
         if isinstance(request, str):
             return error_answer(identity, 400, request), None
-        behaviour = _behaviour(request, resolve)
+        behaviour = _behaviour(request, ask.resolve)
         if isinstance(behaviour, str):
             return error_answer(identity, 400, behaviour), None
         model, _ = split_model(request.model or "")
@@ -160,14 +164,13 @@ class AnthropicRoom:
         answer.error_event = _event("error", '"error":{"type":"overloaded_error","message":"Overloaded"}')
         return answer, behaviour
 
-    def count_tokens(
-        self, body: bytes, resolve: Resolve, identity: Identity
-    ) -> tuple[Answer, Behaviour | None]:
+    def count_tokens(self, ask: Ask) -> Reply:
         """POST /v1/messages/count_tokens: never billed."""
-        request = self._sound_request(body, needs_limit=False)
+        identity = ask.identity
+        request = self._sound_request(ask.body, needs_limit=False)
         if isinstance(request, str):
             return error_answer(identity, 400, request), None
-        behaviour = _behaviour(request, resolve)
+        behaviour = _behaviour(request, ask.resolve)
         if isinstance(behaviour, str):
             return error_answer(identity, 400, behaviour), None
         model, _ = split_model(request.model or "")
@@ -365,30 +368,27 @@ def _what_to_say(request: _Messages, behaviour: Behaviour) -> tuple[str, Saying]
     """Name of the tool to use (empty: none), and the text or the input's JSON."""
     tool = _tool(request, behaviour)
     if tool is not None:
-        schema = tool.get("input_schema")
-        return str(tool.get("name", "")), saying(
-            behaviour, content.instance_json(schema if isinstance(schema, dict) else {"type": "object"})
-        )
+        return tool.name, tool.arguments(behaviour)
     wanted = request.output_format or (request.output_config or {}).get("format") or {}
     if wanted.get("type") == "json_schema" and isinstance(wanted.get("schema"), dict):
         return "", saying(behaviour, content.instance_json(wanted["schema"]))
     return "", saying(behaviour, None)
 
 
-def _tool(request: _Messages, behaviour: Behaviour) -> dict[str, Any] | None:
-    """The tool to use: the one that is demanded, or the first if one is demanded or the prompt says so."""
-    tools = [tool for tool in request.tools or () if isinstance(tool.get("input_schema"), dict)]
+def _tool(request: _Messages, behaviour: Behaviour) -> Offer | None:
+    offers = [
+        Offer(str(tool.get("name", "")), tool["input_schema"])
+        for tool in request.tools or ()
+        if isinstance(tool.get("input_schema"), dict)
+    ]
     choice = request.tool_choice or {}
-    if not tools or choice.get("type") == "none":
+    if choice.get("type") == "none":
         return None
-    if choice.get("type") == "tool":
-        return next((tool for tool in tools if tool.get("name") == choice.get("name")), tools[0])
     last = (request.messages or [_Message("user", "")])[-1]
-    prompt = content.content_text(last.content).lower()
-    if (
-        choice.get("type") == "any"
-        or behaviour.tool_call
-        or (last.role == "user" and "use the tool" in prompt)
-    ):
-        return tools[0]
-    return None
+    return chosen_tool(
+        offers,
+        behaviour,
+        forced=str(choice.get("name")) if choice.get("type") == "tool" else None,
+        is_demanded=choice.get("type") == "any",
+        prompt=content.content_text(last.content) if last.role == "user" else "",
+    )

@@ -74,6 +74,14 @@ class Bill(StrEnum):
     FULL = "full"  # everything the answer would have had
 
 
+class JobEnd(StrEnum):
+    """How a job ends that nobody cancels."""
+
+    DONE = "done"
+    FAILED = "failed"  # nothing is billed
+    EXPIRED = "expired"  # batches: finished lines are billed
+
+
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All knobs. Tokens are counts, `_ms` are milliseconds, bytes are bytes of the response body."""
 
@@ -90,11 +98,44 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Those of them with the long TTL: 1 h (Anthropic), 12 h (OpenAI)."""
     web_searches: int = 0
     """Searches the provider ran for this call, stated and billed (Anthropic)."""
+    say: str | None = None
+    """Text of the answer instead of plain words; it is cut up by output_tokens all the same."""
     tool_call: bool = False
     """Answer with a tool call if tools are given, whatever the prompt says."""
+    tool_name: str | None = None
+    """The tool that is called when one is; None: the first."""
+    tool_arguments: str | None = None
+    """Its arguments, JSON text (or plain text for a custom tool); None: an instance of its schema."""
     served_model: str | None = None
     service_tier: str | None = None
     """Tier as served; None: what the request asks for, `default` (OpenAI) or `standard` (Anthropic) for `auto`."""
+
+    audio_tokens: int | None = None
+    """Part of the input that is audio, where the vendor states it. None: counted by the seconds."""
+    cached_audio_tokens: int = 0
+    """Part of the cached input that is audio."""
+    image_tokens: int | None = None
+    """Part of the input that is images, where the vendor states it. None: a flat number an image."""
+    output_audio_tokens: int | None = None
+    """Part of the output that is audio, if audio is asked for. None: three quarters of the visible output."""
+    image_output_tokens: int | None = None
+    """Output tokens of one generated image. None: by quality and size."""
+    tool_prompt_tokens: int = 0
+    """Input of tools that the provider ran, stated and billed apart from the prompt (Gemini)."""
+    audio_ms: int | None = None
+    """Length of uploaded audio. None: as a WAV header says, or one second."""
+    search_units: int | None = None
+    """None: one for each started 100 documents."""
+    embed_usage: bool = False
+    """State the usage of an embedContent call; the real Gemini API may not."""
+
+    polls: int = 2
+    """A job (background response, batch, training) is done at this GET; it runs from the GET before. 0: at once."""
+    job_end: JobEnd = JobEnd.DONE
+    job_lines: int | None = None
+    """Lines of a batch that are finished when it expires or is cancelled. None: half of them."""
+    refuse_upgrade: bool = False
+    """A WebSocket upgrade is answered by 426."""
 
     first_byte_ms: float = 0
     chunk_ms: float = 0
@@ -148,6 +189,16 @@ _COUNTS = (
     "cache_write_tokens",
     "cache_write_long_tokens",
     "web_searches",
+    "audio_tokens",
+    "cached_audio_tokens",
+    "image_tokens",
+    "output_audio_tokens",
+    "image_output_tokens",
+    "tool_prompt_tokens",
+    "audio_ms",
+    "search_units",
+    "polls",
+    "job_lines",
     "first_byte_ms",
     "chunk_ms",
     "split_bytes",

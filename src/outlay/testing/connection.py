@@ -14,9 +14,10 @@ from typing import Any, cast
 import httptools
 
 from outlay.testing.behaviour import Bill
+from outlay.testing.call import Call
 from outlay.testing.meter import Outcome
 from outlay.testing.script import End, Script, billed, plan
-from outlay.testing.service import Call, Service, Verdict
+from outlay.testing.service import Service, Verdict
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # Anthropic's own limit of a request
 MAX_HEADERS = 256

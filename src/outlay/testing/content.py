@@ -8,6 +8,8 @@ import json
 import struct
 from typing import Any
 
+from outlay.testing import media
+
 _SENTENCE = (
     "The ledger held its breath while each small token found a price and every price found "
     "an owner so that nobody had to guess what the night had cost Budgets are promises that "
@@ -22,6 +24,8 @@ BYTES_PER_TOKEN = 4
 TOKENS_PER_MESSAGE = 3
 TOKENS_PER_MEDIA_PART = 85
 """Flat input tokens of a content part that is not text."""
+AUDIO_TOKENS_PER_SECOND = 10
+"""Input tokens of a second of sound, as OpenAI counts it."""
 
 
 def words(start: int, count: int) -> str:
@@ -52,7 +56,7 @@ def json_tokens(value: object) -> int:
 
 
 def content_tokens(content: str | list[dict[str, Any]] | None) -> int:
-    """Tokens of a message's content: its text, text parts, and a flat count for every other part."""
+    """Tokens of a message's content: its text, text parts, and a flat count for every other part but sound."""
     if content is None:
         return 0
     if isinstance(content, str):
@@ -64,8 +68,21 @@ def content_tokens(content: str | list[dict[str, Any]] | None) -> int:
             total += text_tokens(text)
         elif part.get("type") in ("tool_result", "tool_use"):
             total += json_tokens(part.get("content") or part.get("input"))
-        else:
+        elif part.get("type") != "input_audio":
             total += TOKENS_PER_MEDIA_PART
+    return total
+
+
+def audio_tokens(content: str | list[dict[str, Any]] | None, audio_ms: int | None) -> int:
+    """Tokens of the sound (`input_audio` parts) in a message's content; `audio_ms` is a fixed length of each."""
+    if content is None or isinstance(content, str):
+        return 0
+    total = 0
+    for part in content:
+        sound = part.get("input_audio")
+        if part.get("type") == "input_audio" and isinstance(sound, dict):
+            length = media.audio_ms_base64(str(sound.get("data", "")), audio_ms)
+            total += media.per_second(AUDIO_TOKENS_PER_SECOND, length)
     return total
 
 

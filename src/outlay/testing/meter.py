@@ -13,6 +13,8 @@ import msgspec
 
 TOKENS_PER_RATE = 1_000_000
 ANY_MODEL = "*"
+_IMAGE_FIELD = "image/"
+_MS_PER_SECOND = 1000
 
 
 class Outcome(StrEnum):
@@ -23,22 +25,46 @@ class Outcome(StrEnum):
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Nanos per million tokens of each class; a class without a rate of its own costs what plain input costs."""
+    """Nanos per million tokens of each class, and fees for what is not a token.
 
-    input: int
+    A class without a rate costs what plain input or output costs. In a price table a field `image/<class>` (as in
+    `image/high/1024x1024`) is the price in nanos of one image of that class, over `image_nanos`.
+    """
+
+    input: int = 0
     output: int = 0
     cached: int | None = None
     cache_write: int | None = None
     cache_write_long: int | None = None
     """None: as cache_write."""
+    input_audio: int | None = None
+    cached_audio: int | None = None
+    """None: as cached."""
+    input_image: int | None = None
+    output_audio: int | None = None
+    output_image: int | None = None
     request_nanos: int = 0
     """Flat nanos for each billed request."""
     web_search_nanos: int = 0
     """Nanos for each search that the provider ran."""
+    image_nanos: int = 0
+    """Nanos for each image that is billed by the piece."""
+    audio_second_nanos: int = 0
+    """Nanos for each second of audio; milliseconds are billed exactly."""
+    character: int = 0
+    """Nanos per million characters."""
+    search_unit_nanos: int = 0
+    """Nanos for each search unit of a rerank."""
+    training: int = 0
+    """Nanos per million trained tokens."""
+    by_image: dict[str, int] = {}
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Billed tokens. `input` includes cached and cache-writing ones, `output` includes reasoning."""
+    """Billed tokens, and what is billed by another unit.
+
+    `input` includes cached, cache-writing, audio and image ones; `output` includes reasoning, audio and image ones.
+    """
 
     input: int = 0
     cached: int = 0
@@ -46,10 +72,27 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Of every TTL."""
     cache_write_long: int = 0
     """Those of them with the long TTL."""
+    input_audio: int = 0
+    """Cached ones included."""
+    cached_audio: int = 0
+    """Part of `cached` and of `input_audio`."""
+    input_image: int = 0
     output: int = 0
     reasoning: int = 0
+    output_audio: int = 0
+    output_image: int = 0
     web_searches: int = 0
     """Searches, not tokens: billed by use."""
+    images: int = 0
+    """Images billed by the piece."""
+    image_class: str = ""
+    """`<quality>/<size>` of those images."""
+    audio_ms: int = 0
+    """Milliseconds of audio billed by time."""
+    characters: int = 0
+    search_units: int = 0
+    training: int = 0
+    """Trained tokens."""
 
 
 class MeterEntry(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +118,8 @@ class MeterEntry(msgspec.Struct, frozen=True, gc=False):
     cost_nanos: int
     priced: bool
     """False: billed tokens of a model that the price table does not know; cost_nanos is 0."""
+    job: str | None = None
+    """Id of the batch, background response, session or training job that this was billed for."""
 
 
 class Totals(msgspec.Struct, gc=False):
@@ -87,6 +132,15 @@ class Totals(msgspec.Struct, gc=False):
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    """Input and output."""
+    image_tokens: int = 0
+    """Input and output."""
+    images: int = 0
+    audio_ms: int = 0
+    characters: int = 0
+    search_units: int = 0
+    training_tokens: int = 0
     cost_nanos: int = 0
 
     def add(self, tokens: Tokens, cost_nanos: int, *, is_billed: bool) -> None:
@@ -99,6 +153,13 @@ class Totals(msgspec.Struct, gc=False):
         self.cache_write_tokens += tokens.cache_write
         self.output_tokens += tokens.output
         self.reasoning_tokens += tokens.reasoning
+        self.audio_tokens += tokens.input_audio + tokens.output_audio
+        self.image_tokens += tokens.input_image + tokens.output_image
+        self.images += tokens.images
+        self.audio_ms += tokens.audio_ms
+        self.characters += tokens.characters
+        self.search_units += tokens.search_units
+        self.training_tokens += tokens.training
         self.cost_nanos += cost_nanos
 
 
@@ -119,7 +180,7 @@ class Meter:
 
         `file` receives each entry as one JSON line, flushed, so that it outlives this process.
         """
-        self._rates = {name: msgspec.convert(dict(rates), Rates) for name, rates in (prices or {}).items()}
+        self._rates = {name: _rates(fields) for name, fields in (prices or {}).items()}
         self._keep = keep_entries
         self._file = file
         self._encoder = msgspec.json.Encoder()
@@ -172,17 +233,29 @@ class Meter:
         if rates is None:
             return 0, False
         nanos = rates.request_nanos + tokens.web_searches * rates.web_search_nanos
-        nanos += _line(tokens.output, rates.output)
-        plain = tokens.input - tokens.cached - tokens.cache_write
+        output, plain = tokens.output, tokens.input - tokens.cached - tokens.cache_write
+        cached = tokens.cached
+        if tokens.input_audio or tokens.input_image:
+            fresh_audio = tokens.input_audio - tokens.cached_audio
+            plain -= fresh_audio + tokens.input_image
+            cached -= tokens.cached_audio
+            cached_rate = _either(rates.cached, rates.input)
+            nanos += _line(fresh_audio, _either(rates.input_audio, rates.input))
+            nanos += _line(tokens.cached_audio, _either(rates.cached_audio, cached_rate))
+            nanos += _line(tokens.input_image, _either(rates.input_image, rates.input))
+        if tokens.output_audio or tokens.output_image:
+            output -= tokens.output_audio + tokens.output_image
+            nanos += _line(tokens.output_audio, _either(rates.output_audio, rates.output))
+            nanos += _line(tokens.output_image, _either(rates.output_image, rates.output))
+        nanos += _line(output, rates.output)
         nanos += _line(plain, rates.input)
-        if tokens.cached:
-            nanos += _line(tokens.cached, rates.input if rates.cached is None else rates.cached)
+        if cached:
+            nanos += _line(cached, _either(rates.cached, rates.input))
         if tokens.cache_write:
-            write = rates.input if rates.cache_write is None else rates.cache_write
-            write_1h = write if rates.cache_write_long is None else rates.cache_write_long
+            write = _either(rates.cache_write, rates.input)
             nanos += _line(tokens.cache_write - tokens.cache_write_long, write)
-            nanos += _line(tokens.cache_write_long, write_1h)
-        return nanos, True
+            nanos += _line(tokens.cache_write_long, _either(rates.cache_write_long, write))
+        return nanos + _units_nanos(tokens, rates), True
 
     def report(self, since: int = 0) -> dict[str, object]:
         """JSON-ready: totals, totals by model, entries from index `since` on, and the next index to ask for."""
@@ -197,6 +270,33 @@ class Meter:
             "entries": [msgspec.to_builtins(entry) for entry in entries],
             "next": since + len(entries),
         }
+
+
+def _rates(fields: Mapping[str, int]) -> Rates:
+    """A row of the price table; `image/<class>` fields become the prices by class."""
+    rates = msgspec.convert(
+        {name: value for name, value in fields.items() if not name.startswith(_IMAGE_FIELD)}, Rates
+    )
+    by_image = {
+        name.removeprefix(_IMAGE_FIELD): value
+        for name, value in fields.items()
+        if name.startswith(_IMAGE_FIELD)
+    }
+    return msgspec.structs.replace(rates, by_image=by_image) if by_image else rates
+
+
+def _either(rate: int | None, otherwise: int) -> int:
+    return otherwise if rate is None else rate
+
+
+def _units_nanos(tokens: Tokens, rates: Rates) -> int:
+    """What is not billed by the token of a prompt or an answer."""
+    nanos = tokens.search_units * rates.search_unit_nanos
+    if tokens.images:
+        nanos += tokens.images * rates.by_image.get(tokens.image_class, rates.image_nanos)
+    if tokens.audio_ms:
+        nanos += round(Fraction(tokens.audio_ms * rates.audio_second_nanos, _MS_PER_SECOND))
+    return nanos + _line(tokens.characters, rates.character) + _line(tokens.training, rates.training)
 
 
 def _line(tokens: int, rate: int) -> int:

@@ -5,7 +5,8 @@ import json
 import msgspec
 
 from outlay.testing.answer import Answer, Identity, Piece
-from outlay.testing.behaviour import Behaviour
+from outlay.testing.behaviour import Behaviour, BehaviourError, split_model
+from outlay.testing.call import Ask
 
 
 def models_answer(identity: Identity, models: list[str], one: str | None) -> Answer:
@@ -82,3 +83,38 @@ def error_text(message: str, kind: str, param: str | None = None, code: str | No
 def request_id(identity: Identity) -> str:
     """Value of `x-request-id`."""
     return f"req_{identity.serial}"
+
+
+def directed(ask: Ask, model: str | None, directive: str = "") -> tuple[str, Behaviour] | Answer:
+    """The model served and the behaviour for a named model (the path's wins); or OpenAI's refusal."""
+    named = ask.deployment or model
+    if not named:
+        return error_answer(ask.identity, 400, "you must provide a model parameter")
+    name, in_model = split_model(named)
+    try:
+        behaviour = ask.resolve(name, in_model or directive)
+    except BehaviourError as error:
+        return error_answer(ask.identity, 400, f"mock: {error}", code="mock_directive")
+    return behaviour.served_model or name, behaviour
+
+
+def whole_answer(identity: Identity, value: object, *, model: str = "", output_tokens: int = 0) -> Answer:
+    """A JSON answer that says `value`."""
+    return Answer(
+        status=200,
+        content_type=b"application/json",
+        headers=vendor_headers(identity),
+        pieces=[Piece(msgspec.json.encode(value), output_tokens)],
+        model=model,
+        request_id=request_id(identity),
+    )
+
+
+def event(value: object) -> bytes:
+    """One server-sent event without a name, as most of OpenAI's older streams have them."""
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def named_event(value: dict[str, object]) -> bytes:
+    """One server-sent event under the name that its `type` says."""
+    return f"event: {value['type']}\n".encode() + event(value)

@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
-from outlay.testing import content
+from outlay.testing import content, media
 from outlay.testing.answer import (
     Answer,
     Identity,
+    Offer,
     Piece,
     Saying,
+    chosen_tool,
     chunk_bounds,
     input_tokens,
     length_of,
@@ -23,17 +25,18 @@ from outlay.testing.answer import (
 from outlay.testing.behaviour import (
     Behaviour,
     BehaviourError,
-    Resolve,
     UsageReport,
     marked_directive,
     split_model,
 )
+from outlay.testing.call import Ask, Reply
 from outlay.testing.meter import NOTHING, Tokens
 from outlay.testing.openai_replies import error_answer, error_text, request_id, status_answer, vendor_headers
 
 DEFAULT_DIMENSIONS = 16
 MAX_DIMENSIONS = 4096
 MAX_CHOICES = 128  # OpenAI's own limit of n
+_AUDIO_LIFE_SECONDS = 3600
 _FINGERPRINT = "fp_0ut1aym0ck"
 _TEXT = msgspec.json.Encoder()
 
@@ -58,6 +61,8 @@ class _Chat(msgspec.Struct, gc=False):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
     service_tier: str | None = None
     metadata: dict[str, Any] | None = None
     user: str | None = None
@@ -79,35 +84,44 @@ class OpenAIRoom:
         self._chat = msgspec.json.Decoder(_Chat)
         self._embeddings = msgspec.json.Decoder(_Embeddings)
 
-    def chat(self, body: bytes, resolve: Resolve, identity: Identity) -> tuple[Answer, Behaviour | None]:
-        """POST /v1/chat/completions. The behaviour is None if the request was refused before it applied."""
+    def chat(self, ask: Ask) -> Reply:
+        """POST /v1/chat/completions."""
+        identity = ask.identity
         try:
-            request = self._chat.decode(body)
+            request = self._chat.decode(ask.body)
         except msgspec.MsgspecError as error:
             return error_answer(identity, 400, _json_problem(error)), None
+        request.model = ask.deployment or request.model
         problem = _chat_problem(request)
         if problem is not None:
             return error_answer(identity, 400, problem[0], param=problem[1], code=problem[2]), None
         model, directive = split_model(request.model or "")
         try:
-            behaviour = resolve(model, directive or _metadata_directive(request))
+            behaviour = ask.resolve(model, directive or _metadata_directive(request))
         except BehaviourError as error:
             return error_answer(identity, 400, f"mock: {error}", code="mock_directive"), None
-        counted = _counted(request)
+        audio = sum(
+            content.audio_tokens(message.content, behaviour.audio_ms) for message in request.messages or ()
+        )
+        billed_input = input_tokens(behaviour, _counted(request) + audio, audio=audio)
         served = behaviour.served_model or model
         tier = behaviour.service_tier or _served_tier(request.service_tier)
         if behaviour.status != 200:
             refused = status_answer(identity, behaviour, served, tier)
-            refused.tokens = with_output(input_tokens(behaviour, counted), behaviour.output_tokens, 0)
+            refused.tokens = with_output(billed_input, behaviour.output_tokens, 0)
             refused.is_stream = bool(request.stream)
             return refused, behaviour
         limit = request.max_completion_tokens or request.max_tokens
         length = length_of(behaviour, limit)
         choices = request.n or 1
-        tokens = with_output(
-            input_tokens(behaviour, counted), length.output * choices, length.reasoning * choices
-        )
+        tokens = with_output(billed_input, length.output * choices, length.reasoning * choices)
         tool, says = _what_to_say(request, behaviour)
+        speaks = not tool and "audio" in (request.modalities or ())
+        if speaks:
+            spoken = length.visible * 3 // 4
+            if behaviour.output_audio_tokens is not None:
+                spoken = min(behaviour.output_audio_tokens, length.visible)
+            tokens = msgspec.structs.replace(tokens, output_audio=spoken * choices)
         finish = "length" if length.is_cut else "tool_calls" if tool else "stop"
         answer = Answer(
             status=200,
@@ -123,6 +137,8 @@ class OpenAIRoom:
         if not request.stream:
             text = says.part(0, length.visible)
             message = _tool_message(tool, text, identity) if tool else _text_message(text)
+            if speaks:
+                message = _spoken_message(text, identity)
             row = f'"message":{message},"logprobs":null,"finish_reason":"{finish}"'
             rows = ",".join(f'{{"index":{index},{row}}}' for index in range(choices))
             usage = (
@@ -136,16 +152,22 @@ class OpenAIRoom:
         wants_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         event = _Events(identity, served, tier, wants_usage)
         pieces = answer.pieces
+        if ask.deployment is not None:
+            pieces.append(Piece(event.prompt_filter(), 0))
         pieces.append(Piece(b"".join(event.first(index, tool) for index in range(choices)), 0))
         hidden = length.reasoning
         for start, end in chunk_bounds(behaviour, length.visible):
             text = _TEXT.encode(says.part(start, end)).decode()
-            data = b"".join(event.content(index, text, bool(tool)) for index in range(choices))
+            if speaks:
+                data = b"".join(event.sound(index, text) for index in range(choices))
+            else:
+                data = b"".join(event.content(index, text, bool(tool)) for index in range(choices))
             pieces.append(Piece(data, (end - start + hidden) * choices))
             hidden = 0
-        pieces.append(
-            Piece(b"".join(event.last(index, finish) for index in range(choices)), hidden * choices)
-        )
+        ending = b"".join(event.last(index, finish) for index in range(choices))
+        if speaks:
+            ending = b"".join(event.sound_end(index) for index in range(choices)) + ending
+        pieces.append(Piece(ending, hidden * choices))
         if wants_usage and behaviour.usage is not UsageReport.OMIT:
             pieces.append(Piece(event.usage(_usage_text(behaviour.usage, tokens)), 0))
         pieces.append(Piece(b"data: [DONE]\n\n", 0))
@@ -154,14 +176,14 @@ class OpenAIRoom:
         )
         return answer, behaviour
 
-    def embeddings(
-        self, body: bytes, resolve: Resolve, identity: Identity
-    ) -> tuple[Answer, Behaviour | None]:
+    def embeddings(self, ask: Ask) -> Reply:
         """POST /v1/embeddings."""
+        identity = ask.identity
         try:
-            request = self._embeddings.decode(body)
+            request = self._embeddings.decode(ask.body)
         except msgspec.MsgspecError as error:
             return error_answer(identity, 400, _json_problem(error)), None
+        request.model = ask.deployment or request.model
         if not request.model:
             return error_answer(identity, 400, "you must provide a model parameter"), None
         inputs = _embedding_inputs(request.input)
@@ -172,7 +194,7 @@ class OpenAIRoom:
             return error_answer(identity, 400, "'$.dimensions' is invalid.", param="dimensions"), None
         model, directive = split_model(request.model)
         try:
-            behaviour = resolve(model, directive or marked_directive(request.user))
+            behaviour = ask.resolve(model, directive or marked_directive(request.user))
         except BehaviourError as error:
             return error_answer(identity, 400, f"mock: {error}", code="mock_directive"), None
         served = behaviour.served_model or model
@@ -212,6 +234,7 @@ class _Events:
 
     def __init__(self, identity: Identity, model: str, tier: str | None, wants_usage: bool) -> None:
         self._serial = identity.serial
+        self._expires_at = identity.created + _AUDIO_LIFE_SECONDS
         self._head = (
             f'{{"id":"chatcmpl-{identity.serial}","object":"chat.completion.chunk","created":{identity.created},'
             f'"model":{_quoted(model)},"service_tier":{_quoted(tier)},"system_fingerprint":"{_FINGERPRINT}","choices":['
@@ -235,6 +258,19 @@ class _Events:
             return self._choice(index, f'"tool_calls":[{{"index":0,"function":{{"arguments":{quoted}}}}}]')
         return self._choice(index, f'"content":{quoted}')
 
+    def sound(self, index: int, quoted: str) -> bytes:
+        """A piece of speech and of its transcript."""
+        sound = f'"audio":{{"id":"audio_{self._serial}","transcript":{quoted},"data":"{media.silence_base64(24)}"}}'
+        return self._choice(index, sound)
+
+    def sound_end(self, index: int) -> bytes:
+        """The last word about the speech: until when it is kept."""
+        return self._choice(index, f'"audio":{{"id":"audio_{self._serial}","expires_at":{self._expires_at}}}')
+
+    def prompt_filter(self) -> bytes:
+        """Azure begins a stream with what its content filter thinks of the prompt, and no choice."""
+        return _event(f'{self._head}],"prompt_filter_results":[{{"prompt_index":0}}]{self._tail}')
+
     def last(self, index: int, finish: str) -> bytes:
         return self._choice(index, "", f'"{finish}"')
 
@@ -256,6 +292,14 @@ def _completion(identity: Identity, answer: Answer, rows: str, usage: str) -> st
 
 def _text_message(text: str) -> str:
     return f'{{"role":"assistant","content":{_quoted(text)},"refusal":null,"annotations":[]}}'
+
+
+def _spoken_message(text: str, identity: Identity) -> str:
+    sound = (
+        f'{{"id":"audio_{identity.serial}","data":"{media.silence_base64(240)}",'
+        f'"expires_at":{identity.created + _AUDIO_LIFE_SECONDS},"transcript":{_quoted(text)}}}'
+    )
+    return f'{{"role":"assistant","content":null,"refusal":null,"annotations":[],"audio":{sound}}}'
 
 
 def _tool_message(name: str, arguments: str, identity: Identity) -> str:
@@ -283,8 +327,8 @@ def _usage_text(report: UsageReport, tokens: Tokens) -> str:
     return (
         f'{{"prompt_tokens":{tokens.input},"completion_tokens":{tokens.output},'
         f'"total_tokens":{tokens.input + tokens.output},'
-        f'"prompt_tokens_details":{{"cached_tokens":{tokens.cached},"audio_tokens":0{write}}},'
-        f'"completion_tokens_details":{{"reasoning_tokens":{tokens.reasoning},"audio_tokens":0,'
+        f'"prompt_tokens_details":{{"cached_tokens":{tokens.cached},"audio_tokens":{tokens.input_audio}{write}}},'
+        f'"completion_tokens_details":{{"reasoning_tokens":{tokens.reasoning},"audio_tokens":{tokens.output_audio},'
         '"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
     )
 
@@ -350,10 +394,7 @@ def _what_to_say(request: _Chat, behaviour: Behaviour) -> tuple[str, Saying]:
     """Name of the tool to call (empty: none), and the text or the arguments."""
     tool = _tool(request, behaviour)
     if tool is not None:
-        schema = tool.get("parameters")
-        return str(tool.get("name", "")), saying(
-            behaviour, content.instance_json(schema if isinstance(schema, dict) else {"type": "object"})
-        )
+        return tool.name, tool.arguments(behaviour)
     wanted = request.response_format or {}
     if wanted.get("type") == "json_schema":
         schema = (wanted.get("json_schema") or {}).get("schema") or {"type": "object"}
@@ -363,22 +404,28 @@ def _what_to_say(request: _Chat, behaviour: Behaviour) -> tuple[str, Saying]:
     return "", saying(behaviour, None)
 
 
-def _tool(request: _Chat, behaviour: Behaviour) -> dict[str, Any] | None:
-    """The function to call: the one that is demanded, or the first if a call is demanded or the prompt says so."""
-    functions: list[dict[str, Any]] = [
-        tool["function"] for tool in request.tools or () if isinstance(tool.get("function"), dict)
-    ]
+def _tool(request: _Chat, behaviour: Behaviour) -> Offer | None:
+    offers = []
+    for tool in request.tools or ():
+        function = tool.get("function")
+        if isinstance(function, dict):
+            schema = function.get("parameters")
+            offers.append(
+                Offer(
+                    str(function.get("name", "")), schema if isinstance(schema, dict) else {"type": "object"}
+                )
+            )
     choice = request.tool_choice
-    if not functions or choice == "none":
+    if choice == "none":
         return None
-    if isinstance(choice, dict):
-        name = (choice.get("function") or {}).get("name")
-        return next((function for function in functions if function.get("name") == name), functions[0])
     last = (request.messages or [_Message("user")])[-1]
-    prompt = content.content_text(last.content).lower()
-    if choice == "required" or behaviour.tool_call or (last.role == "user" and "use the tool" in prompt):
-        return functions[0]
-    return None
+    return chosen_tool(
+        offers,
+        behaviour,
+        forced=str((choice.get("function") or {}).get("name")) if isinstance(choice, dict) else None,
+        is_demanded=choice == "required",
+        prompt=content.content_text(last.content) if last.role == "user" else "",
+    )
 
 
 def _embedding_inputs(value: str | list[Any] | None) -> list[tuple[str, int]]:

@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import IO, Self
 
 from outlay.testing.behaviour import Behaviour, changed
+from outlay.testing.call import Call
 from outlay.testing.connection import Connection
 from outlay.testing.meter import Meter, MeterEntry
-from outlay.testing.service import Call, Changes, Service
+from outlay.testing.service import Changes, Service
 
 HOST = "127.0.0.1"
 DEFAULT_MODELS = (
@@ -21,6 +22,10 @@ DEFAULT_MODELS = (
     "text-embedding-3-small",
     "claude-haiku-4-5",
     "claude-sonnet-4-5",
+    "gemini-2.5-flash",
+    "gpt-image-1",
+    "whisper-1",
+    "tts-1",
 )
 _START_SECONDS = 10.0
 _POLL_SECONDS = 0.002

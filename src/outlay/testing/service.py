@@ -5,53 +5,31 @@ Must not know sockets: a `Call` goes in, an answer and its behaviour come out.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from outlay.testing import anthropic_room, openai_replies
 from outlay.testing.answer import Answer, Identity, Piece
-from outlay.testing.anthropic_room import AnthropicRoom
 from outlay.testing.behaviour import (
     HEADER_PREFIX,
     Behaviour,
     BehaviourError,
     Failure,
-    Resolve,
     changed,
     parse_directive,
 )
+from outlay.testing.call import Ask, Call, Charge
 from outlay.testing.meter import Meter, MeterEntry, Outcome, Tokens
-from outlay.testing.openai_room import OpenAIRoom
+from outlay.testing.rooms import Rooms, error_answer
+from outlay.testing.routes import Found, RouteTable, Vendor
 
 Changes = Mapping[str, object]
 """Knob -> value; see `Behaviour`."""
 
 MAX_QUEUE = 100_000
 """Queued behaviours: more is a test that never drains them."""
-_ANTHROPIC_PREFIX = "/v1/messages"
-
-
-class Call(msgspec.Struct, gc=False):
-    """A request as it was received."""
-
-    method: str
-    path: str
-    """Without the query."""
-    query: str
-    headers: list[tuple[bytes, bytes]]
-    """Names in lower case, in order."""
-    body: bytes
-    received_at: int
-    """UTC nanoseconds."""
-
-    def header(self, name: bytes) -> str | None:
-        """The first value of a header (lower-case name)."""
-        for key, value in self.headers:
-            if key == name:
-                return value.decode("latin-1")
-        return None
+_KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 
 
 class Verdict(msgspec.Struct, gc=False):
@@ -86,13 +64,8 @@ class Service:
         self._api_keys = None if api_keys is None else frozenset(api_keys)
         self._sequence = 0
         self._serial_head = f"{time.time_ns() & 0xFFFFFF:06x}"
-        openai, anthropic = OpenAIRoom(), AnthropicRoom()
-        self._metered: dict[str, Callable[[bytes, Resolve, Identity], tuple[Answer, Behaviour | None]]] = {
-            "/v1/chat/completions": openai.chat,
-            "/v1/embeddings": openai.embeddings,
-            "/v1/messages": anthropic.messages,
-            "/v1/messages/count_tokens": anthropic.count_tokens,
-        }
+        self._rooms = Rooms(self._models, self.charge)
+        self._table = RouteTable(self._rooms.routes())
 
     def change(self, changes: Changes) -> None:
         """Change the default behaviour. Raises `BehaviourError`."""
@@ -118,6 +91,7 @@ class Service:
         self.queued.clear()
         self.by_model = {}
         self.default = self.initial
+        self._rooms.reset()
 
     def refuses_connection(self) -> bool:
         """Whether a connection that was just accepted is to be closed at once."""
@@ -136,20 +110,22 @@ class Service:
             return Verdict(self._control(call), None, 0)
         if self._keep_calls:
             self.calls.append(call)
-        route = self._metered.get(call.path) if call.method == "POST" else None
-        if route is None:
-            return Verdict(self._free(call, self._identity(call, 0)), None, 0)
+        found = self._table.find(call.method, call.path)
+        if found is None:
+            return Verdict(self._unknown(call), None, 0)
+        if not found.route.is_metered:
+            return self._decide_free(call, found)
         self._sequence += 1
         self.meter.begin()
         identity = self._identity(call, self._sequence)
-        refusal = self._refusal(call, identity)
+        refusal = self._refusal(call, found.route.vendor, identity)
         if refusal is not None:
             return Verdict(refusal, None, self._sequence)
 
         def resolve(model: str, directive: str) -> Behaviour:
             return self._behaviour(call, model, directive)
 
-        answer, behaviour = route(call.body, resolve, identity)
+        answer, behaviour = found.route.handle(Ask(call, found.captures, resolve, identity))
         return Verdict(answer, behaviour, self._sequence)
 
     def end(self, call: Call, verdict: Verdict, outcome: Outcome, tokens: Tokens) -> None:
@@ -171,8 +147,40 @@ class Service:
                 tokens,
                 cost,
                 priced,
+                answer.job,
             )
         )
+
+    def charge(self, charge: Charge) -> None:
+        """Book what a job bills after the call that started it has ended: an entry of its own, under that call's id."""
+        self._sequence += 1
+        self.meter.begin()
+        charge.answer.job = charge.job
+        self.end(charge.call, Verdict(charge.answer, None, self._sequence), Outcome.COMPLETE, charge.tokens)
+
+    def _decide_free(self, call: Call, found: Found) -> Verdict:
+        """Calls that cost nothing: lists, polls, cancellations. They take nothing from the queue."""
+        vendor, identity = found.route.vendor, self._identity(call, 0)
+        refusal = self._refusal(call, vendor, identity)
+        if refusal is not None:
+            return Verdict(refusal, None, 0)
+
+        def resolve(model: str, directive: str) -> Behaviour:
+            behaviour = changed(Behaviour(), self.by_model.get(found.route.name, {}))
+            behaviour = changed(behaviour, _from_headers(call))
+            return changed(behaviour, parse_directive(directive)) if directive else behaviour
+
+        try:
+            behaviour = resolve("", "")
+        except BehaviourError as error:
+            return Verdict(error_answer(vendor, identity, 400, f"mock: {error}"), None, 0)
+        if behaviour.status != 200:
+            answer = error_answer(vendor, identity, behaviour.status, "The mock was told to refuse this.")
+            if behaviour.retry_after is not None:
+                answer.headers += f"retry-after: {behaviour.retry_after}\r\n".encode()
+            return Verdict(answer, behaviour, 0)
+        answer, _ = found.route.handle(Ask(call, found.captures, resolve, identity))
+        return Verdict(answer, behaviour, 0)
 
     def _identity(self, call: Call, sequence: int) -> Identity:
         return Identity(sequence, f"{self._serial_head}{sequence:010x}", call.received_at // 1_000_000_000)
@@ -184,48 +192,33 @@ class Service:
             behaviour = changed(behaviour, for_model)
         if self.queued:
             behaviour = changed(behaviour, self.queued.popleft())
-        from_headers = {
-            key[len(HEADER_PREFIX) :].decode("latin-1").replace("-", "_"): value.decode("latin-1")
-            for key, value in call.headers
-            if key.startswith(HEADER_PREFIX)
-        }
-        if from_headers:
-            behaviour = changed(behaviour, from_headers)
+        behaviour = changed(behaviour, _from_headers(call))
         return changed(behaviour, parse_directive(directive)) if directive else behaviour
 
-    def _refusal(self, call: Call, identity: Identity) -> Answer | None:
+    def _refusal(self, call: Call, vendor: Vendor, identity: Identity) -> Answer | None:
         """The vendor's error for a missing or wrong key or version; None if the call may go on."""
-        is_anthropic = call.path.startswith(_ANTHROPIC_PREFIX)
+        is_anthropic = vendor is Vendor.ANTHROPIC
         if self._api_keys is not None:
-            key = call.header(b"x-api-key")
-            if key is None:
-                key = (call.header(b"authorization") or "").removeprefix("Bearer ")
+            key = _key(call)
             if key not in self._api_keys:
                 if is_anthropic:
-                    return anthropic_room.error_answer(identity, 401, "invalid x-api-key")
+                    return error_answer(vendor, identity, 401, "invalid x-api-key")
                 shown = key[:3] + "***" + key[-4:] if len(key) > 8 else "***"
-                return openai_replies.error_answer(
-                    identity, 401, f"Incorrect API key provided: {shown}.", code="invalid_api_key"
+                return error_answer(
+                    vendor, identity, 401, f"Incorrect API key provided: {shown}.", code="invalid_api_key"
                 )
         if is_anthropic and call.header(b"anthropic-version") is None:
-            return anthropic_room.error_answer(identity, 400, "anthropic-version: header is required")
+            return error_answer(vendor, identity, 400, "anthropic-version: header is required")
         return None
 
-    def _free(self, call: Call, identity: Identity) -> Answer:
-        """Calls that cost nothing: model lists, and paths that do not exist."""
-        is_anthropic = call.header(b"anthropic-version") is not None
-        if call.method == "GET" and (call.path == "/v1/models" or call.path.startswith("/v1/models/")):
-            refusal = self._refusal(call, identity)
-            if refusal is not None:
-                return refusal
-            one = call.path.removeprefix("/v1/models").lstrip("/") or None
-            if is_anthropic:
-                return anthropic_room.models_answer(identity, self._models, one)
-            return openai_replies.models_answer(identity, self._models, one)
-        status = 405 if call.path in self._metered else 404
-        if is_anthropic:
-            return anthropic_room.error_answer(identity, status, "Not found")
-        return openai_replies.error_answer(identity, status, f"Invalid URL ({call.method} {call.path})")
+    def _unknown(self, call: Call) -> Answer:
+        """The answer to a path that does not exist, or not with this method."""
+        identity = self._identity(call, 0)
+        status = 404 if self._table.find_any(call.path) is None else 405
+        if call.header(b"anthropic-version") is not None:
+            return error_answer(Vendor.ANTHROPIC, identity, status, "Not found")
+        vendor = Vendor.GOOGLE if call.path.startswith("/v1beta/") else Vendor.OPENAI
+        return error_answer(vendor, identity, status, f"Invalid URL ({call.method} {call.path})")
 
     def _control(self, call: Call) -> Answer:
         try:
@@ -275,6 +268,25 @@ class BehaviourOrder(msgspec.Struct, forbid_unknown_fields=True):
     models: dict[str, dict[str, Any]] = {}
     queue: list[dict[str, Any]] = []
     clear_queue: bool = False
+
+
+def _from_headers(call: Call) -> Changes:
+    """What the `x-mock-*` headers set."""
+    return {
+        key[len(HEADER_PREFIX) :].decode("latin-1").replace("-", "_"): value.decode("latin-1")
+        for key, value in call.headers
+        if key.startswith(HEADER_PREFIX)
+    }
+
+
+def _key(call: Call) -> str:
+    """The provider key in whichever way the vendors send it; empty if there is none."""
+    for name in _KEY_HEADERS:
+        value = call.header(name)
+        if value is not None:
+            return value
+    bearer = call.header(b"authorization")
+    return bearer.removeprefix("Bearer ") if bearer is not None else call.parameter("key") or ""
 
 
 def _shown(call: Call) -> dict[str, Any]:

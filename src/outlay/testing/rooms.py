@@ -1,0 +1,157 @@
+"""Which room of the mock answers which route: assembly only."""
+
+from collections.abc import Iterator, Sequence
+
+from outlay.testing import anthropic_room, gemini_room, openai_replies, rerank_room
+from outlay.testing.answer import Answer, Identity
+from outlay.testing.anthropic_room import AnthropicRoom
+from outlay.testing.audio_room import AudioRoom
+from outlay.testing.call import Ask, BookCharge, Handler, Reply
+from outlay.testing.gemini_room import GeminiRoom
+from outlay.testing.images_room import ImagesRoom
+from outlay.testing.legacy_room import LegacyRoom
+from outlay.testing.openai_room import OpenAIRoom
+from outlay.testing.rerank_room import RerankRoom
+from outlay.testing.responses_room import ResponsesRoom
+from outlay.testing.routes import Route, Vendor
+
+GEMINI_VERSIONS = ("/v1beta", "/v1")
+AZURE_DEPLOYMENT_PATHS = (
+    "/chat/completions",
+    "/completions",
+    "/embeddings",
+    "/images/generations",
+    "/images/edits",
+    "/audio/speech",
+    "/audio/transcriptions",
+    "/audio/translations",
+)
+"""What Azure serves under `/openai/deployments/{deployment}`; the model is the deployment's name."""
+
+
+class Rooms:
+    """All rooms of one mock provider, with what they keep."""
+
+    def __init__(self, models: Sequence[str], book: BookCharge) -> None:
+        self._models = list(models)
+        self._openai = OpenAIRoom()
+        self._responses = ResponsesRoom(book)
+        self._anthropic = AnthropicRoom()
+        self._gemini = GeminiRoom()
+        self._legacy = LegacyRoom()
+        self._images = ImagesRoom()
+        self._audio = AudioRoom()
+        self._rerank = RerankRoom()
+
+    def reset(self) -> None:
+        """Forget everything that earlier calls left behind."""
+        self._responses.reset()
+
+    def routes(self) -> Iterator[Route]:
+        """Every route."""
+        yield from self._openai_routes()
+        yield from self._anthropic_routes()
+        yield from self._gemini_routes()
+        yield from self._rerank_routes()
+        yield from self._model_routes()
+
+    def _openai_routes(self) -> Iterator[Route]:
+        """OpenAI's own, and the same under Azure's two ways to write a path."""
+        calls = self._openai_calls()
+        for prefix in ("/v1", "/openai/v1"):
+            for path, handle in calls.items():
+                yield Route("POST", prefix + path, Vendor.OPENAI, handle)
+            yield from self._stored_responses(prefix)
+        for path in AZURE_DEPLOYMENT_PATHS:
+            template = "/openai/deployments/{deployment}" + path
+            yield Route("POST", template, Vendor.OPENAI, _with_version(calls[path]))
+        yield Route("POST", "/openai/responses", Vendor.OPENAI, _with_version(self._responses.create))
+
+    def _openai_calls(self) -> dict[str, Handler]:
+        return {
+            "/chat/completions": self._openai.chat,
+            "/embeddings": self._openai.embeddings,
+            "/completions": self._legacy.complete,
+            "/moderations": self._legacy.moderate,
+            "/responses": self._responses.create,
+            "/images/generations": self._images.generate,
+            "/images/edits": self._images.edit,
+            "/audio/speech": self._audio.speech,
+            "/audio/transcriptions": self._audio.transcribe,
+            "/audio/translations": self._audio.translate,
+        }
+
+    def _stored_responses(self, prefix: str) -> Iterator[Route]:
+        responses, one = self._responses, prefix + "/responses/{response_id}"
+        for method, path, handle in (
+            ("GET", one, responses.retrieve),
+            ("DELETE", one, responses.delete),
+            ("POST", one + "/cancel", responses.cancel),
+            ("GET", one + "/input_items", responses.input_items),
+        ):
+            yield Route(method, path, Vendor.OPENAI, handle, is_metered=False)
+
+    def _rerank_routes(self) -> Iterator[Route]:
+        for path in ("/v2/rerank", "/v1/rerank"):
+            yield Route("POST", path, Vendor.COHERE, self._rerank.rerank)
+
+    def _anthropic_routes(self) -> Iterator[Route]:
+        vendor = Vendor.ANTHROPIC
+        yield Route("POST", "/v1/messages", vendor, self._anthropic.messages)
+        yield Route("POST", "/v1/messages/count_tokens", vendor, self._anthropic.count_tokens)
+
+    def _gemini_routes(self) -> Iterator[Route]:
+        room = self._gemini
+        actions: dict[str, Handler] = {
+            "generateContent": room.generate,
+            "streamGenerateContent": room.stream_generate,
+            "embedContent": room.embed,
+            "batchEmbedContents": room.batch_embed,
+            "countTokens": room.count_tokens,
+        }
+        for version in GEMINI_VERSIONS:
+            for action, handle in actions.items():
+                yield Route("POST", f"{version}/models/{{model}}:{action}", Vendor.GOOGLE, handle)
+
+    def _model_routes(self) -> Iterator[Route]:
+        yield Route("GET", "/v1/models", Vendor.OPENAI, self._list_models, is_metered=False)
+        yield Route("GET", "/v1/models/{model+}", Vendor.OPENAI, self._list_models, is_metered=False)
+        yield Route("GET", "/v1beta/models", Vendor.GOOGLE, self._list_gemini_models, is_metered=False)
+        yield Route(
+            "GET", "/v1beta/models/{model+}", Vendor.GOOGLE, self._list_gemini_models, is_metered=False
+        )
+
+    def _list_models(self, ask: Ask) -> Reply:
+        one = ask.captures.get("model")
+        if ask.call.header(b"anthropic-version") is not None:
+            return anthropic_room.models_answer(ask.identity, self._models, one), None
+        return openai_replies.models_answer(ask.identity, self._models, one), None
+
+    def _list_gemini_models(self, ask: Ask) -> Reply:
+        return gemini_room.models_answer(ask.identity, self._models, ask.captures.get("model")), None
+
+
+def _with_version(handle: Handler) -> Handler:
+    """Azure knows no such resource unless the query names an `api-version`."""
+
+    def handle_versioned(ask: Ask) -> Reply:
+        if not ask.call.parameter("api-version"):
+            return openai_replies.error_answer(ask.identity, 404, "Resource not found", code="404"), None
+        return handle(ask)
+
+    return handle_versioned
+
+
+def error_answer(
+    vendor: Vendor, identity: Identity, status: int, message: str, *, code: str | None = None
+) -> Answer:
+    """The vendor's error object for `status`; `code` where the vendor has one."""
+    match vendor:
+        case Vendor.ANTHROPIC:
+            return anthropic_room.error_answer(identity, status, message)
+        case Vendor.GOOGLE:
+            return gemini_room.error_answer(identity, status, message)
+        case Vendor.COHERE:
+            return rerank_room.error_answer(identity, status, message)
+        case _:
+            return openai_replies.error_answer(identity, status, message, code=code)
