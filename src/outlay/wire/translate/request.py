@@ -1,0 +1,69 @@
+"""A client's request body in the dialect of the model that is to answer."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from outlay.wire.intent import Operation, Rejection
+from outlay.wire.translate.chat_reader import read_chat
+from outlay.wire.translate.chat_writer import write_chat
+from outlay.wire.translate.conversation import Conversation, Target, Untranslatable
+from outlay.wire.translate.gemini_reader import read_generate
+from outlay.wire.translate.gemini_writer import write_generate
+from outlay.wire.translate.messages_reader import read_messages
+from outlay.wire.translate.messages_writer import write_messages
+from outlay.wire.translate.names import decoding_problem, rejection
+from outlay.wire.translate.responses_reader import read_responses
+from outlay.wire.translate.responses_writer import write_responses
+
+READERS: Final[Mapping[Operation, Callable[[bytes], Conversation]]] = MappingProxyType(
+    {
+        Operation.CHAT: read_chat,
+        Operation.RESPONSES: read_responses,
+        Operation.MESSAGES: read_messages,
+        Operation.GENERATE: read_generate,
+    }
+)
+WRITERS: Final[Mapping[Operation, Callable[[Conversation, Target], bytes]]] = MappingProxyType(
+    {
+        Operation.CHAT: write_chat,
+        Operation.RESPONSES: write_responses,
+        Operation.MESSAGES: write_messages,
+        Operation.GENERATE: write_generate,
+    }
+)
+
+
+class Translated(msgspec.Struct, frozen=True):
+    """A request as it goes to the provider."""
+
+    body: bytes
+
+
+def translate_request(
+    source: Operation,
+    target: Operation,
+    body: bytes,
+    *,
+    model: str,
+    stream: bool,
+    max_output_tokens: int | None,
+) -> Translated | Rejection:
+    """The body for a provider of another dialect, or why it cannot be said there. Never raises.
+
+    `body` has been accepted by the source dialect's parser. `model` is the name at the provider. `stream` is stated
+    where the dialect has it in the body. `max_output_tokens` is the limit to state, None keeps the client's own.
+    422 `untranslatable` names the field that the target cannot carry.
+    """
+    try:
+        conversation = READERS[source](body)
+        return Translated(WRITERS[target](conversation, Target(model, stream, max_output_tokens)))
+    except Untranslatable as problem:
+        return rejection(problem)
+    except msgspec.ValidationError as error:
+        return rejection(decoding_problem(error))
+    except (ValueError, RecursionError):
+        # ValueError: also bytes that are no UTF-8, and text with surrogates that no encoder takes
+        return Rejection(400, "invalid_json", "the body is not valid JSON in UTF-8")

@@ -1,0 +1,57 @@
+"""Gemini's `Schema` (a subset of OpenAPI 3.0) read as JSON Schema, which every other dialect takes."""
+
+from typing import Any, Final
+
+import msgspec
+
+_COUNTS: Final = frozenset(
+    ["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"]
+)
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def json_schema(schema: msgspec.Raw) -> msgspec.Raw:
+    """The same schema in JSON Schema's words. Raises RecursionError and msgspec's errors.
+
+    `type` is lower-cased, `nullable` becomes the type `null`, 64-bit counts (strings in protobuf's JSON) become
+    numbers, `propertyOrdering` (which only Gemini has) goes, as JSON keeps the order of `properties`.
+    """
+    return msgspec.Raw(msgspec.json.encode(_convert(_decode(schema))))
+
+
+def _convert(schema: Any) -> Any:
+    if not isinstance(schema, dict):
+        return schema
+    converted: dict[str, Any] = {}
+    for name, value in schema.items():
+        match name:
+            case "type" if isinstance(value, str):
+                converted[name] = value.lower()
+            case "properties" | "defs" | "$defs" if isinstance(value, dict):
+                converted["$defs" if name == "defs" else name] = {
+                    key: _convert(item) for key, item in value.items()
+                }
+            case "items" | "additionalProperties":
+                converted[name] = _convert(value)
+            case "anyOf" | "prefixItems" if isinstance(value, list):
+                converted[name] = [_convert(item) for item in value]
+            case "nullable" | "propertyOrdering":
+                pass
+            case "ref" if isinstance(value, str):
+                converted["$ref"] = value.replace("#/defs/", "#/$defs/")
+            case _ if name in _COUNTS and isinstance(value, str) and value.isdecimal():
+                converted[name] = int(value)
+            case _:
+                converted[name] = value
+    if schema.get("nullable") is True:
+        _allow_null(converted)
+    return converted
+
+
+def _allow_null(schema: dict[str, Any]) -> None:
+    if isinstance(schema.get("type"), str):
+        schema["type"] = [schema["type"], "null"]
+        if isinstance(schema.get("enum"), list):
+            schema["enum"] = [*schema["enum"], None]
+    elif isinstance(schema.get("anyOf"), list):
+        schema["anyOf"] = [*schema["anyOf"], {"type": "null"}]
