@@ -6,14 +6,19 @@ from outlay.testing import anthropic_room, gemini_room, openai_replies, rerank_r
 from outlay.testing.answer import Answer, Identity
 from outlay.testing.anthropic_room import AnthropicRoom
 from outlay.testing.audio_room import AudioRoom
+from outlay.testing.batches_room import BatchesRoom, FilesRoom
+from outlay.testing.behaviour import Behaviour, Resolve, changed
 from outlay.testing.call import Ask, BookCharge, Handler, Reply
 from outlay.testing.gemini_room import GeminiRoom
 from outlay.testing.images_room import ImagesRoom
+from outlay.testing.jobs import BATCH_TIER, LineRunner
 from outlay.testing.legacy_room import LegacyRoom
+from outlay.testing.message_batches_room import MESSAGES_PATH, MessageBatchesRoom
 from outlay.testing.openai_room import OpenAIRoom
 from outlay.testing.rerank_room import RerankRoom
 from outlay.testing.responses_room import ResponsesRoom
 from outlay.testing.routes import Route, Vendor
+from outlay.testing.training_room import TrainingRoom
 
 GEMINI_VERSIONS = ("/v1beta", "/v1")
 AZURE_DEPLOYMENT_PATHS = (
@@ -32,7 +37,8 @@ AZURE_DEPLOYMENT_PATHS = (
 class Rooms:
     """All rooms of one mock provider, with what they keep."""
 
-    def __init__(self, models: Sequence[str], book: BookCharge) -> None:
+    def __init__(self, models: Sequence[str], book: BookCharge, line_behaviour: Resolve) -> None:
+        """`line_behaviour` is for the lines of batches, which take nothing from the queue."""
         self._models = list(models)
         self._openai = OpenAIRoom()
         self._responses = ResponsesRoom(book)
@@ -42,10 +48,25 @@ class Rooms:
         self._images = ImagesRoom()
         self._audio = AudioRoom()
         self._rerank = RerankRoom()
+        self._files = FilesRoom()
+        handlers = {f"/v1{path}": handle for path, handle in self._openai_calls().items()}
+        runner = LineRunner(handlers, line_behaviour)
+        self._batches = BatchesRoom(self._files, runner, book)
+        self._training = TrainingRoom(self._files, book)
+
+        def message_behaviour(model: str, directive: str) -> Behaviour:
+            return changed(line_behaviour(model, directive), {"service_tier": BATCH_TIER})
+
+        runner = LineRunner({MESSAGES_PATH: self._anthropic.messages}, message_behaviour)
+        self._message_batches = MessageBatchesRoom(runner, book)
 
     def reset(self) -> None:
         """Forget everything that earlier calls left behind."""
         self._responses.reset()
+        self._files.files.clear()
+        self._batches.batches.clear()
+        self._training.jobs.clear()
+        self._message_batches.batches.clear()
 
     def routes(self) -> Iterator[Route]:
         """Every route."""
@@ -62,10 +83,13 @@ class Rooms:
             for path, handle in calls.items():
                 yield Route("POST", prefix + path, Vendor.OPENAI, handle)
             yield from self._stored_responses(prefix)
+            yield from self._job_routes(prefix)
         for path in AZURE_DEPLOYMENT_PATHS:
             template = "/openai/deployments/{deployment}" + path
             yield Route("POST", template, Vendor.OPENAI, _with_version(calls[path]))
         yield Route("POST", "/openai/responses", Vendor.OPENAI, _with_version(self._responses.create))
+        for route in self._job_routes("/openai"):
+            yield route._replace(handle=_with_version(route.handle))
 
     def _openai_calls(self) -> dict[str, Handler]:
         return {
@@ -91,6 +115,28 @@ class Rooms:
         ):
             yield Route(method, path, Vendor.OPENAI, handle, is_metered=False)
 
+    def _job_routes(self, prefix: str) -> Iterator[Route]:
+        """Files, batches and fine-tuning. What starts something is metered, so that the queue's knobs apply."""
+        files, batches, training = self._files, self._batches, self._training
+        file, batch = prefix + "/files", prefix + "/batches"
+        job = prefix + "/fine_tuning/jobs"
+        for path, start in ((file, files.upload), (batch, batches.create), (job, training.create)):
+            yield Route("POST", path, Vendor.OPENAI, start)
+        for method, path, handle in (
+            ("GET", file, files.list),
+            ("GET", file + "/{file_id}", files.retrieve),
+            ("GET", file + "/{file_id}/content", files.content),
+            ("DELETE", file + "/{file_id}", files.delete),
+            ("GET", batch, batches.list),
+            ("GET", batch + "/{batch_id}", batches.retrieve),
+            ("POST", batch + "/{batch_id}/cancel", batches.cancel),
+            ("GET", job, training.list),
+            ("GET", job + "/{job_id}", training.retrieve),
+            ("POST", job + "/{job_id}/cancel", training.cancel),
+            ("GET", job + "/{job_id}/events", training.events),
+        ):
+            yield Route(method, path, Vendor.OPENAI, handle, is_metered=False)
+
     def _rerank_routes(self) -> Iterator[Route]:
         for path in ("/v2/rerank", "/v1/rerank"):
             yield Route("POST", path, Vendor.COHERE, self._rerank.rerank)
@@ -99,6 +145,17 @@ class Rooms:
         vendor = Vendor.ANTHROPIC
         yield Route("POST", "/v1/messages", vendor, self._anthropic.messages)
         yield Route("POST", "/v1/messages/count_tokens", vendor, self._anthropic.count_tokens)
+        batches, path = self._message_batches, "/v1/messages/batches"
+        one = path + "/{batch_id}"
+        yield Route("POST", path, vendor, batches.create)
+        for method, template, handle in (
+            ("GET", path, batches.list),
+            ("GET", one, batches.retrieve),
+            ("GET", one + "/results", batches.results),
+            ("POST", one + "/cancel", batches.cancel),
+            ("DELETE", one, batches.delete),
+        ):
+            yield Route(method, template, vendor, handle, is_metered=False)
 
     def _gemini_routes(self) -> Iterator[Route]:
         room = self._gemini

@@ -64,7 +64,7 @@ class Service:
         self._api_keys = None if api_keys is None else frozenset(api_keys)
         self._sequence = 0
         self._serial_head = f"{time.time_ns() & 0xFFFFFF:06x}"
-        self._rooms = Rooms(self._models, self.charge)
+        self._rooms = Rooms(self._models, self.charge, self.line_behaviour)
         self._table = RouteTable(self._rooms.routes())
 
     def change(self, changes: Changes) -> None:
@@ -157,6 +157,11 @@ class Service:
         self.meter.begin()
         charge.answer.job = charge.job
         self.end(charge.call, Verdict(charge.answer, None, self._sequence), Outcome.COMPLETE, charge.tokens)
+
+    def line_behaviour(self, model: str, directive: str) -> Behaviour:
+        """Behaviour of a batch's line: default, model and directive. Raises `BehaviourError`."""
+        behaviour = changed(self.default, self.by_model.get(model, {}))
+        return changed(behaviour, parse_directive(directive)) if directive else behaviour
 
     def _decide_free(self, call: Call, found: Found) -> Verdict:
         """Calls that cost nothing: lists, polls, cancellations. They take nothing from the queue."""
