@@ -72,8 +72,7 @@ def totals(usage: Usage | None) -> tuple[int, int, int] | None:
             },
             None,
         ),
-        # audio has no price yet
-        ({"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"audio_tokens": 2}}, None),
+        ({"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"audio_tokens": 6}}, None),
         (
             {"prompt_tokens": 5, "completion_tokens": 1, "completion_tokens_details": {"audio_tokens": 2}},
             None,
@@ -84,6 +83,18 @@ def totals(usage: Usage | None) -> tuple[int, int, int] | None:
 )
 def test_openai_totals(usage: dict[str, object], expected: tuple[int, int, int] | None) -> None:
     assert totals(openai_usage(**usage)) == expected
+
+
+def test_openai_audio() -> None:
+    usage = openai_usage(
+        prompt_tokens=50,
+        completion_tokens=30,
+        prompt_tokens_details={"audio_tokens": 40, "cached_tokens": 8},
+        completion_tokens_details={"audio_tokens": 25},
+    )
+    assert usage is not None
+    assert (usage.input_tokens, usage.input_audio_tokens, usage.cache_read_input_tokens) == (50, 40, 8)
+    assert (usage.output_tokens, usage.output_audio_tokens) == (30, 25)
 
 
 def test_openai_cache_classes_never_exceed_the_total() -> None:

@@ -5,12 +5,13 @@ import json
 import pytest
 
 from outlay.wire.anthropic import (
+    IMAGE_TOKENS,
     MESSAGES_OVERHEAD_TOKENS,
     TOOLS_OVERHEAD_TOKENS,
     parse_count_tokens,
     parse_messages,
 )
-from outlay.wire.intent import CacheWrite, CallIntent, HostedTool, Operation, Rejection
+from outlay.wire.intent import CacheWrite, CallIntent, HostedTool, Modality, Operation, Rejection
 
 TEXT = {"type": "text", "text": "hi"}
 SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
@@ -88,10 +89,57 @@ def test_text_blocks_pass(block: object) -> None:
     taken(body_of(**turn(block)))
 
 
+PICTURE = "A" * 60_000
+
+
+@pytest.mark.parametrize("place", ["turn", "tool_result", "document"])
+@pytest.mark.parametrize(
+    ("source", "inline"),
+    [
+        ({"type": "base64", "media_type": "image/png", "data": PICTURE}, len(PICTURE)),
+        ({"type": "url", "url": "https://x"}, 0),
+        ({"type": "file", "file_id": "f"}, 0),
+    ],
+)
+def test_an_image_counts_by_its_formula(place: str, source: object, inline: int) -> None:
+    image = {"type": "image", "source": source}
+    block = {
+        "turn": image,
+        "tool_result": {"type": "tool_result", "tool_use_id": "t", "content": [image]},
+        "document": {"type": "document", "source": {"type": "content", "content": [image]}},
+    }[place]
+    body = body_of(**turn(block))
+    intent = taken(body)
+    assert intent.input_tokens_bound == len(body) - inline + MESSAGES_OVERHEAD_TOKENS + IMAGE_TOKENS
+    assert intent.input_modalities == (Modality.IMAGE,) and not intent.has_referenced_input
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}},
+        {"type": "document", "source": {"type": "url", "url": "https://x"}},
+        {"type": "document", "source": {"type": "file", "file_id": "f"}},
+        {"type": "container_upload", "file_id": "f"},
+        {
+            "type": "image",
+            "source": {"type": "url", "url": "https://x"},
+            "transformations": {"resize": "none"},
+        },
+    ],
+)
+def test_documents_and_files_take_the_window(block: object) -> None:
+    assert taken(body_of(**turn(block))).has_referenced_input
+
+
+def test_a_document_in_plain_text_is_bounded_by_its_bytes() -> None:
+    body = body_of(**turn({"type": "document", "source": {"type": "text", "data": "x" * 500}}))
+    intent = taken(body)
+    assert not intent.has_referenced_input
+    assert intent.input_tokens_bound == len(body) + MESSAGES_OVERHEAD_TOKENS
+
+
 REFUSED_BLOCKS = [
-    {"type": "image", "source": {"type": "url", "url": "http://x"}},
-    {"type": "document", "source": {"type": "file", "file_id": "f"}},
-    {"type": "container_upload", "file_id": "f"},
     {"type": "video"},
     {"type": "tool_addition", "tool": {"type": "tool_definition"}},
     {"type": "compaction", "encrypted_content": "x"},

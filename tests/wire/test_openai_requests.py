@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from outlay.wire.intent import CacheWrite, CallIntent, HostedTool, Operation, Rejection
+from outlay.wire.intent import CacheWrite, CallIntent, HostedTool, Modality, Operation, Rejection
 from outlay.wire.openai import (
     CHAT_OVERHEAD_TOKENS,
     EMBEDDINGS_OVERHEAD_TOKENS,
@@ -12,6 +12,7 @@ from outlay.wire.openai import (
     parse_chat,
     parse_embeddings,
 )
+from outlay.wire.openai_terms import IMAGE_TOKENS
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -118,16 +119,23 @@ def test_an_escaped_ttl_is_not_missed() -> None:
     assert taken(body).cache_write is CacheWrite.HALF_DAY
 
 
-PARTS = ["image_url", "input_audio", "file", "video_url", "image", "input_image", ""]
+PARTS = ["image", "image_pil", "image_embeds", "later", ""]
+MEDIA_PARTS = [
+    ({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}, (Modality.AUDIO,)),
+    ({"type": "audio_url", "audio_url": {"url": "https://x"}}, (Modality.AUDIO,)),
+    ({"type": "video_url", "video_url": {"url": "https://x"}}, (Modality.AUDIO, Modality.VIDEO)),
+    ({"type": "file", "file": {"file_id": "f"}}, (Modality.IMAGE,)),
+]
+INLINE = "data:image/jpeg;base64," + "A" * 70_000
 REFUSED_FIELDS = [
-    ({"audio": {"voice": "x", "format": "wav"}}, "unsupported_modality", "audio"),
-    ({"modalities": ["text", "audio"]}, "unsupported_modality", "modalities"),
+    ({"modalities": ["text", "image"]}, "unsupported_modality", "modalities"),
+    ({"mm_processor_kwargs": {"x": 1}}, "unsupported_modality", "mm_processor_kwargs"),
+    ({"service_tier": "batch"}, "unsupported_field", "service_tier"),
     ({"prediction": {"type": "content", "content": "x"}}, "unbounded_output", "prediction"),
     ({"previous_response_id": "r"}, "unbounded_input", "previous_response_id"),
     ({"conversation": "c"}, "unbounded_input", "conversation"),
     ({"prompt": {"id": "p"}}, "unbounded_input", "prompt"),
     ({"chat_template": "{% for i in range(10**6) %}x{% endfor %}"}, "unbounded_input", "chat_template"),
-    ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, "unbounded_input", "messages[0].audio"),
     ({"best_of": 4}, "unsupported_field", "best_of"),
     ({"use_beam_search": True}, "unsupported_field", "use_beam_search"),
     ({"n_cmpl": 9}, "unsupported_field", "n_cmpl"),
@@ -145,7 +153,7 @@ REFUSED_FIELDS = [
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_parts_that_are_not_text(part: str) -> None:
+def test_parts_of_unknown_kinds(part: str) -> None:
     body = chat(messages=[*MESSAGES, {"role": "user", "content": [{"type": part, part or "image_url": {}}]}])
     refused = parse_chat(body)
     assert isinstance(refused, Rejection)
@@ -154,6 +162,33 @@ def test_parts_that_are_not_text(part: str) -> None:
         "unsupported_modality",
         "messages[1].content",
     )
+
+
+@pytest.mark.parametrize(("part", "modalities"), MEDIA_PARTS)
+def test_media_without_a_bound_take_the_window(part: object, modalities: tuple[Modality, ...]) -> None:
+    intent = taken(chat(messages=[{"role": "user", "content": [{"type": "text", "text": "x"}, part]}]))
+    assert intent.has_referenced_input and intent.input_modalities == modalities
+
+
+def test_an_earlier_audio_answer_is_a_reference() -> None:
+    intent = taken(chat(messages=[{"role": "assistant", "audio": {"id": "a"}}]))
+    assert intent.has_referenced_input and intent.input_modalities == (Modality.AUDIO,)
+
+
+@pytest.mark.parametrize(("model", "tokens"), [("gpt-5.4", IMAGE_TOKENS), ("gpt-4o-mini", 48_169)])
+@pytest.mark.parametrize("url", [INLINE, "https://example.com/cat.png"])
+def test_an_image_counts_by_its_formula(model: str, tokens: int, url: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": url}}
+    body = chat(model=model, messages=[{"role": "user", "content": [part, part]}])
+    intent = taken(body)
+    text = len(body) - (2 * len(INLINE) if url is INLINE else 0)
+    assert intent.input_tokens_bound == text + CHAT_OVERHEAD_TOKENS + 2 * tokens
+    assert intent.input_modalities == (Modality.IMAGE,) and not intent.has_referenced_input
+
+
+def test_audio_that_is_asked_for() -> None:
+    intent = taken(chat(modalities=["text", "audio"], audio={"voice": "x", "format": "wav"}))
+    assert intent.output_modalities == (Modality.AUDIO,) and intent.input_modalities == ()
 
 
 @pytest.mark.parametrize(("fields", "code", "param"), REFUSED_FIELDS)

@@ -6,31 +6,34 @@ Bytes -> `CallIntent`, or `Rejection` for what cannot be bounded. No I/O, no pri
 blocks that come back) plus `MESSAGES_OVERHEAD_TOKENS` and what tools add unseen: a system prompt of several hundred
 tokens if there is any tool, and a schema kept by Anthropic for each tool type that it defines. Tools that Anthropic
 runs (`hosted_tools`) bring input without bound: lookup takes the context window instead, and refuses if `max_uses`
-is absent. Only with such a tool may the results of earlier uses, which are encrypted, come back.
+is absent. Only with such a tool may the results of earlier uses, which are encrypted, come back. An image counts
+`IMAGE_TOKENS` instead of its bytes; a document that is not text, a file or an address sets `has_referenced_input`.
 
 *Unknown fields* pass, since each beta adds some; refused by name are those known to change money (see `wire.openai`).
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from outlay.wire.anthropic_answer import MessagesStream, read_answer
 from outlay.wire.fields import (
     MAX_COUNT,
-    MAX_MODEL_CHARS,
     Fields,
+    decode_or_refuse,
     find_case_variant,
     first_duplicate,
     has_escaped_ascii,
-    invalid_value,
     is_null,
     read_fields,
+    refuse_model,
     refuse_nested_duplicate,
 )
-from outlay.wire.intent import CacheWrite, CallIntent, Dialect, HostedTool, Operation, Rejection
+from outlay.wire.intent import CacheWrite, CallIntent, Dialect, HostedTool, Modality, Operation, Rejection
+from outlay.wire.media import Media
+from outlay.wire.openai_terms import refuse_tier
 
 __all__ = ["MessagesStream", "parse_count_tokens", "parse_messages", "read_answer"]
 
@@ -38,6 +41,10 @@ MESSAGES_OVERHEAD_TOKENS: Final = 128
 """Once per call: what surrounds system prompt and turns."""
 TOOLS_OVERHEAD_TOKENS: Final = 1024
 """Once per call with tools: Anthropic's tool-use system prompt (published per model, 159 to about 800 tokens)."""
+
+IMAGE_TOKENS: Final = 4_800
+"""Most tokens of an image: one for each 28 x 28 pixels after it is scaled to at most 2576 on the long edge and 4784
+tokens (models before Opus 4.7: 1568). https://platform.claude.com/docs/en/build-with-claude/vision, read 2026-11-24"""
 
 # published: bash 245, text editor 700, computer 735 + 499; the toolsets are families of many tools
 _CLIENT_TOOL_TOKENS: Final[Mapping[str, int]] = MappingProxyType(
@@ -103,6 +110,8 @@ _MONEY_NAMES: Final = _FIELDS | frozenset(_REFUSED) | {"context_management"}
 _TEXT_BLOCKS: Final = frozenset(
     ["text", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result", "server_tool_use"]
 )
+_TEXT_SOURCES: Final = frozenset({"text", "content"})
+"""Sources of a document that stands in the body as text or as blocks."""
 _HOSTED_RESULTS: Final = frozenset(
     [
         "web_search_tool_result",
@@ -120,9 +129,17 @@ _TELLING: Final = (b'"image"', b'"document"', b'"container_upload"', b'"web_', b
 """What a block or tool that this room refuses or bounds would mention."""
 
 
+class _Source(msgspec.Struct, gc=False):
+    type: str = ""
+    data: str | None = None
+    content: "str | list[_Block] | None" = None
+
+
 class _Block(msgspec.Struct, gc=False):
     type: str = ""
     content: "str | list[_Block] | _Block | None" = None
+    source: "_Source | str | None" = None
+    transformations: dict[str, Any] | None = None
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -175,14 +192,12 @@ def parse_messages(body: bytes, headers: Mapping[str, str] | None = None) -> Cal
     refused = _refuse_fields(fields, ("model", "messages"))
     if refused is not None:
         return refused
-    try:
-        message = _decode_messages(body)
-    except msgspec.ValidationError as error:
-        return invalid_value(error)
-    except (ValueError, RecursionError):
-        return Rejection(400, "invalid_json", "the body is not valid JSON in UTF-8")
-    if not 0 < len(message.model) <= MAX_MODEL_CHARS:
-        return _bad_model()
+    message = decode_or_refuse(_decode_messages, body)
+    if isinstance(message, Rejection):
+        return message
+    refused = refuse_model(message.model) or refuse_tier(message.service_tier)
+    if refused is not None:
+        return refused
     if message.max_tokens is not None and not 0 <= message.max_tokens <= MAX_COUNT:
         return Rejection(400, "invalid_value", f"`max_tokens` must be from 0 to {MAX_COUNT}", "max_tokens")
     hosted: tuple[HostedTool, ...] = ()
@@ -192,7 +207,8 @@ def parse_messages(body: bytes, headers: Mapping[str, str] | None = None) -> Cal
         if isinstance(read, Rejection):
             return read
         hosted, overhead = read
-    refused = _refuse_content(message, has_hosted_tools=bool(hosted)) or refuse_nested_duplicate(
+    media = Media()
+    refused = _read_content(message, media, has_hosted_tools=bool(hosted)) or refuse_nested_duplicate(
         body, _TELLING
     )
     if refused is not None:
@@ -201,7 +217,7 @@ def parse_messages(body: bytes, headers: Mapping[str, str] | None = None) -> Cal
         dialect=Dialect.ANTHROPIC,
         operation=Operation.MESSAGES,
         model=message.model,
-        input_tokens_bound=len(body) + overhead,
+        input_tokens_bound=len(body) + overhead + media.tokens(IMAGE_TOKENS),
         max_output_tokens=message.max_tokens,
         output_limit_field="max_tokens",
         stream=message.stream is True,
@@ -211,6 +227,8 @@ def parse_messages(body: bytes, headers: Mapping[str, str] | None = None) -> Cal
         inference_geo=message.inference_geo,
         cache_write=_cache_write(body),
         hosted_tools=hosted,
+        has_referenced_input=media.is_referenced,
+        input_modalities=media.kinds(),
     )
 
 
@@ -224,14 +242,13 @@ def parse_count_tokens(body: bytes, headers: Mapping[str, str] | None = None) ->
     refused = find_case_variant(fields, _MONEY_NAMES)
     if refused is not None:
         return refused
-    try:
-        model = _decode_count_tokens(body).model
-    except msgspec.ValidationError as error:
-        return invalid_value(error)
-    except (ValueError, RecursionError):
-        return Rejection(400, "invalid_json", "the body is not valid JSON in UTF-8")
-    if not 0 < len(model) <= MAX_MODEL_CHARS:
-        return _bad_model()
+    counted = decode_or_refuse(_decode_count_tokens, body)
+    if isinstance(counted, Rejection):
+        return counted
+    model = counted.model
+    refused = refuse_model(model)
+    if refused is not None:
+        return refused
     return CallIntent(
         dialect=Dialect.ANTHROPIC,
         operation=Operation.COUNT_TOKENS,
@@ -287,8 +304,8 @@ def _without_date(tool_type: str) -> str:
     return name if len(date) == _DATE_DIGITS and date.isascii() and date.isdigit() else tool_type
 
 
-def _refuse_content(message: _Messages, *, has_hosted_tools: bool) -> Rejection | None:
-    """Refuse what is not text, wherever content may stand, and context edits that sample a model."""
+def _read_content(message: _Messages, media: Media, *, has_hosted_tools: bool) -> Rejection | None:
+    """Tally media, wherever content may stand; refuse blocks of unknown kinds, and edits that sample a model."""
     for edit in (message.context_management and message.context_management.edits) or ():
         if not edit.type.startswith("clear_"):  # clearing only takes input away
             return Rejection(
@@ -297,32 +314,49 @@ def _refuse_content(message: _Messages, *, has_hosted_tools: bool) -> Rejection 
                 f"`context_management`: edit `{edit.type[:64]}` samples a model outside of usage; leave it out",
                 "context_management",
             )
-    kind = _odd_block(message.system, has_hosted_tools)
+    kind = _odd_block(message.system, media, has_hosted_tools)
     if kind is not None:
         return _bad_block("system", kind)
     for index, turn in enumerate(message.messages):
         content = turn.content
         if content is None or isinstance(content, str):
             continue
-        kind = _odd_block(content, has_hosted_tools)
+        kind = _odd_block(content, media, has_hosted_tools)
         if kind is not None:
             return _bad_block(f"messages[{index}].content", kind)
     return None
 
 
-def _odd_block(content: str | list[_Block] | _Block | None, has_hosted_tools: bool) -> str | None:
-    """Type of the first block (at any depth) whose input the body's bytes do not bound; None if there is none."""
+def _odd_block(
+    content: str | list[_Block] | _Block | None, media: Media, has_hosted_tools: bool
+) -> str | None:
+    """Type of the first block (at any depth) that nothing bounds; None if there is none."""
     if content is None or isinstance(content, str):
         return None
     for block in content if isinstance(content, list) else (content,):
         if block.type in _TEXT_BLOCKS:
-            if (
-                block.content is not None
-                and (kind := _odd_block(block.content, has_hosted_tools)) is not None
-            ):
-                return kind
-        elif not (has_hosted_tools and block.type in _HOSTED_RESULTS):
+            inner = block.content
+        elif block.type == "image":
+            source = block.source
+            is_inline = isinstance(source, _Source) and source.data is not None and source.data.isascii()
+            media.add_image(len(source.data or "") if is_inline and isinstance(source, _Source) else 0)
+            if block.transformations:
+                media.add_reference(Modality.IMAGE)  # how it is scaled is no longer the rule
+            inner = None
+        elif block.type == "document":
+            source = block.source
+            inner = source.content if isinstance(source, _Source) else None
+            if not isinstance(source, _Source) or source.type not in _TEXT_SOURCES:
+                media.add_reference(Modality.IMAGE)
+        elif block.type == "container_upload":
+            media.add_reference(Modality.IMAGE)
+            inner = None
+        elif has_hosted_tools and block.type in _HOSTED_RESULTS:
+            inner = None
+        else:
             return block.type or "without type"
+        if inner is not None and (kind := _odd_block(inner, media, has_hosted_tools)) is not None:
+            return kind
     return None
 
 
@@ -334,13 +368,7 @@ def _bad_block(name: str, kind: str) -> Rejection:
             f"`{name}`: `{kind}` holds encrypted input; declare its tool with `max_uses` in `tools`, or leave it out",
             name,
         )
-    return Rejection(
-        422, "unsupported_modality", f"`{name}`: a block `{kind[:64]}` cannot be bounded; only text is", name
-    )
-
-
-def _bad_model() -> Rejection:
-    return Rejection(400, "invalid_value", f"`model` must have 1 to {MAX_MODEL_CHARS} characters", "model")
+    return Rejection(422, "unsupported_modality", f"`{name}`: a block `{kind[:64]}` cannot be bounded", name)
 
 
 def _cache_write(body: bytes) -> CacheWrite:

@@ -30,6 +30,7 @@ from outlay.wire.fields import (
 )
 from outlay.wire.gemini_answer import GenerateStream, is_priced_by_query, read_answer
 from outlay.wire.intent import CallIntent, Dialect, HostedTool, Modality, Operation, Rejection
+from outlay.wire.media import Media
 from outlay.wire.openai_terms import refuse_tier
 
 __all__ = ["GenerateStream", "parse_count_tokens", "parse_embed_content", "parse_generate", "read_answer"]
@@ -155,18 +156,6 @@ class _EmbedRequest(msgspec.Struct, gc=False):
     content: _Content | None = None
 
 
-class _Media:
-    """What the contents bring besides text."""
-
-    __slots__ = ("images", "inline", "is_referenced", "modalities")
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.inline = 0
-        self.is_referenced = False
-        self.modalities: set[Modality] = set()
-
-
 _Contents = list[_Content] | _Content | str
 _Tools = list[dict[str, Any]] | dict[str, Any]
 _decode_contents: Final = msgspec.json.Decoder(_Contents).decode
@@ -186,10 +175,12 @@ def parse_generate(body: bytes, *, model: str, stream: bool) -> CallIntent | Rej
     if isinstance(fields, Rejection):
         return fields
     model = _bare(model)
-    media = _Media()
+    media = Media()
     refused = refuse_model(model) or _read_contents(fields, media)
     if refused is not None:
         return refused
+    if not is_null(fields.get("cachedContent")):
+        media.add_reference(*Modality)  # what was cached may be anything
     config = _read_config(fields)
     if isinstance(config, Rejection):
         return config
@@ -211,8 +202,7 @@ def parse_generate(body: bytes, *, model: str, stream: bool) -> CallIntent | Rej
         input_tokens_bound=len(body)
         + GENERATE_OVERHEAD_TOKENS
         + (TOOLS_OVERHEAD_TOKENS if has_tools else 0)
-        - media.inline
-        + media.images * IMAGE_TOKENS,
+        + media.tokens(IMAGE_TOKENS),
         max_output_tokens=limit,
         output_limit_field=OUTPUT_LIMIT_FIELD,
         choices=choices,
@@ -220,8 +210,8 @@ def parse_generate(body: bytes, *, model: str, stream: bool) -> CallIntent | Rej
         wants_stream_usage=stream,
         service_tier=tier,
         hosted_tools=hosted,
-        has_referenced_input=media.is_referenced or not is_null(fields.get("cachedContent")),
-        input_modalities=tuple(sorted(media.modalities)),
+        has_referenced_input=media.is_referenced,
+        input_modalities=media.kinds(),
         output_modalities=outputs,
     )
 
@@ -251,7 +241,7 @@ def parse_embed_content(body: bytes, *, model: str) -> CallIntent | Rejection:
         return Rejection(
             422, "too_many", f"`requests` has more than {MAX_EMBEDDINGS} embeddings; send fewer", "requests"
         )
-    media = _Media()
+    media = Media()
     for request in requests:
         if request.model is not None and _bare(request.model) != model:
             return Rejection(
@@ -268,11 +258,11 @@ def parse_embed_content(body: bytes, *, model: str) -> CallIntent | Rejection:
         dialect=Dialect.GOOGLE,
         operation=Operation.EMBED_CONTENT,
         model=model,
-        input_tokens_bound=len(body) + GENERATE_OVERHEAD_TOKENS - media.inline + media.images * IMAGE_TOKENS,
+        input_tokens_bound=len(body) + GENERATE_OVERHEAD_TOKENS + media.tokens(IMAGE_TOKENS),
         max_output_tokens=0,
         output_limit_field=None,
         has_referenced_input=media.is_referenced,
-        input_modalities=tuple(sorted(media.modalities)),
+        input_modalities=media.kinds(),
     )
 
 
@@ -335,7 +325,7 @@ def _one_spelling(fields: Fields) -> Fields | Rejection:
     return read
 
 
-def _read_contents(fields: Fields, media: _Media) -> Rejection | None:
+def _read_contents(fields: Fields, media: Media) -> Rejection | None:
     for name, decode in (("contents", _decode_contents), ("systemInstruction", _decode_system)):
         raw = fields.get(name)
         if raw is None or is_null(raw):
@@ -350,7 +340,7 @@ def _read_contents(fields: Fields, media: _Media) -> Rejection | None:
     return None
 
 
-def _read_content(content: _Content, media: _Media) -> Rejection | None:
+def _read_content(content: _Content, media: Media) -> Rejection | None:
     parts = content.parts
     if parts is None:
         return None
@@ -361,7 +351,7 @@ def _read_content(content: _Content, media: _Media) -> Rejection | None:
     return None
 
 
-def _read_part(part: _Part, media: _Media) -> Rejection | None:
+def _read_part(part: _Part, media: Media) -> Rejection | None:
     if (
         (part.inline_data is not None and part.inlineData is not None)
         or (part.file_data is not None and part.fileData is not None)
@@ -372,17 +362,11 @@ def _read_part(part: _Part, media: _Media) -> Rejection | None:
     if blob is not None:
         kind = blob.mimeType or blob.mime_type or ""
         if kind.startswith(_IMAGE):
-            media.images += 1
-            media.inline += len(blob.data) if blob.data.isascii() else 0
-            media.modalities.add(Modality.IMAGE)
-        elif not kind.startswith("text/"):
-            media.is_referenced = True
-            media.modalities.update(_kinds(kind))
+            media.add_image(len(blob.data) if blob.data.isascii() else 0)
         else:
-            media.is_referenced = True
+            media.add_reference(*(() if kind.startswith("text/") else _kinds(kind)))
     if file is not None:
-        media.is_referenced = True
-        media.modalities.update(_kinds(file.mimeType or file.mime_type or ""))
+        media.add_reference(*_kinds(file.mimeType or file.mime_type or ""))
     response = part.functionResponse or part.function_response
     for inner in (response.parts if response is not None else None) or ():
         refused = _read_part(inner, media)

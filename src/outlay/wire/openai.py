@@ -5,7 +5,9 @@ Bytes -> `CallIntent`, or `Rejection` for what cannot be bounded. No I/O, no pri
 *Input bound.* A token of a byte-level BPE covers at least one UTF-8 byte, and decoding JSON never lengthens text
 (`\\u20ac` is 6 bytes for 3, `\\n` 2 for 1), so the body has at least as many bytes as its text has tokens. The tokens
 a chat template puts around a message (4 to 8) are covered by that message's envelope, at least 26 bytes
-(`{"role":"user","content":""}`). What the template adds once is `CHAT_OVERHEAD_TOKENS` and `TOOLS_OVERHEAD_TOKENS`.
+(`{"role":"user","content":""}`). An image counts by its formula instead of its bytes (`wire.openai_terms`). Audio,
+video and files have no bound by their bytes: they set `has_referenced_input`. What the template adds once is
+`CHAT_OVERHEAD_TOKENS` and `TOOLS_OVERHEAD_TOKENS`.
 Caveat: tokenizers that normalise with NFKC (XLM-R, T5: some embedding models) can lengthen rare ligatures.
 
 *Unknown fields* pass, since vendors add harmless ones every month. Refused by name is each field known to change
@@ -21,17 +23,18 @@ import msgspec
 
 from outlay.wire.fields import (
     MAX_COUNT,
-    MAX_MODEL_CHARS,
     Fields,
+    decode_or_refuse,
     find_case_variant,
-    invalid_value,
     is_null,
     read_fields,
+    refuse_model,
     refuse_nested_duplicate,
 )
-from outlay.wire.intent import CallIntent, Dialect, HostedTool, Operation, Rejection
+from outlay.wire.intent import CallIntent, Dialect, HostedTool, Modality, Operation, Rejection
+from outlay.wire.media import Media
 from outlay.wire.openai_answer import ChatStream, read_answer
-from outlay.wire.openai_terms import cache_write
+from outlay.wire.openai_terms import cache_write, image_tokens, inline_bytes, refuse_tier
 
 __all__ = ["ChatStream", "parse_chat", "parse_embeddings", "read_answer"]
 
@@ -57,6 +60,7 @@ _CHAT_FIELDS: Final = frozenset(
         "tools",
         "functions",
         "modalities",
+        "audio",
         "frequency_penalty",
         "function_call",
         "logit_bias",
@@ -85,7 +89,10 @@ _CHAT_FIELDS: Final = frozenset(
 _EMBEDDINGS_FIELDS: Final = frozenset(["model", "input", "dimensions", "encoding_format", "user"])
 
 _BY_REFERENCE: Final = ("unbounded_input", "brings input by reference, which has no bound; send it as text")
-_MODALITY: Final = ("unsupported_modality", "is not priced yet; only text is supported")
+_MODALITY: Final = (
+    "unsupported_modality",
+    "changes how media are billed in a way that has no bound; leave it out",
+)
 _OUTPUT_ALIAS: Final = (
     "unsupported_field",
     "is another name for the output limit; state it as `max_completion_tokens` or `max_tokens`",
@@ -106,7 +113,6 @@ _REFUSED: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "unbounded_input",
             "is a program that can write any number of tokens; leave it out",
         ),
-        "audio": _MODALITY,
         "mm_processor_kwargs": _MODALITY,
         "prediction": (
             "unbounded_output",
@@ -137,13 +143,29 @@ _REFUSED: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 )
 _MONEY_NAMES: Final = _CHAT_FIELDS | _EMBEDDINGS_FIELDS | frozenset(_REFUSED)
 _TEXT_PARTS: Final = frozenset({"text", "refusal"})
+_IMAGE_PARTS: Final = frozenset({"image_url", "input_image"})
+_OTHER_PARTS: Final[Mapping[str, tuple[Modality, ...]]] = MappingProxyType(
+    {
+        "input_audio": (Modality.AUDIO,),
+        "audio_url": (Modality.AUDIO,),
+        "video_url": (Modality.AUDIO, Modality.VIDEO),
+        "file": (Modality.IMAGE,),
+    }
+)
+"""Parts whose tokens nothing in the body bounds, and what they may be billed as besides text."""
 _TELLING: Final = (b'_url"', b'"input_', b'"file"', b'"web_search', b'"image', b'"video', b'"audio"')
-"""What a part or tool that this room refuses would mention."""
+"""What a part or tool that costs other than its bytes would mention."""
+_MODALITIES: Final = frozenset({"text", "audio"})
 _CLIENT_TOOLS: Final = frozenset({"function", "custom"})
+
+
+class _Url(msgspec.Struct, gc=False):
+    url: str = ""
 
 
 class _Part(msgspec.Struct, gc=False):
     type: str = ""
+    image_url: _Url | str | None = None
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -192,15 +214,15 @@ def parse_chat(body: bytes) -> CallIntent | Rejection:
     refused = _refuse_fields(fields, _CHAT_FIELDS, ("model", "messages"))
     if refused is not None:
         return refused
-    try:
-        chat = _decode_chat(body)
-    except msgspec.ValidationError as error:
-        return invalid_value(error)
-    except (ValueError, RecursionError):
-        return Rejection(400, "invalid_json", "the body is not valid JSON in UTF-8")
+    chat = decode_or_refuse(_decode_chat, body)
+    if isinstance(chat, Rejection):
+        return chat
     refused = _refuse_chat(chat)
     if refused is not None:
         return refused
+    media = _read_messages(chat.messages)
+    if isinstance(media, Rejection):
+        return media
     nested = refuse_nested_duplicate(body, _TELLING)
     if nested is not None:
         return nested
@@ -213,7 +235,10 @@ def parse_chat(body: bytes) -> CallIntent | Rejection:
         dialect=Dialect.OPENAI,
         operation=Operation.CHAT,
         model=chat.model,
-        input_tokens_bound=len(body) + CHAT_OVERHEAD_TOKENS + (TOOLS_OVERHEAD_TOKENS if has_tools else 0),
+        input_tokens_bound=len(body)
+        + CHAT_OVERHEAD_TOKENS
+        + (TOOLS_OVERHEAD_TOKENS if has_tools else 0)
+        + (0 if media is None else media.tokens(image_tokens(chat.model))),
         max_output_tokens=limit,
         output_limit_field=None if limit is None else limit_field,
         choices=1 if chat.n is None else chat.n,
@@ -222,6 +247,9 @@ def parse_chat(body: bytes) -> CallIntent | Rejection:
         service_tier=chat.service_tier,
         cache_write=cache_write(body),
         hosted_tools=_hosted_tools(fields),
+        has_referenced_input=media is not None and media.is_referenced,
+        input_modalities=() if media is None else media.kinds(),
+        output_modalities=(Modality.AUDIO,) if chat.modalities and "audio" in chat.modalities else (),
     )
 
 
@@ -237,14 +265,12 @@ def parse_embeddings(body: bytes) -> CallIntent | Rejection:
         return Rejection(
             422, "unsupported_modality", "`messages` may hold media here; use `input`", "messages"
         )
-    try:
-        embeddings = _decode_embeddings(body)
-    except msgspec.ValidationError as error:
-        return invalid_value(error)
-    except (ValueError, RecursionError):
-        return Rejection(400, "invalid_json", "the body is not valid JSON in UTF-8")
-    if not 0 < len(embeddings.model) <= MAX_MODEL_CHARS:
-        return _bad_model()
+    embeddings = decode_or_refuse(_decode_embeddings, body)
+    if isinstance(embeddings, Rejection):
+        return embeddings
+    refused = refuse_model(embeddings.model)
+    if refused is not None:
+        return refused
     return CallIntent(
         dialect=Dialect.OPENAI,
         operation=Operation.EMBEDDINGS,
@@ -271,8 +297,9 @@ def _refuse_fields(fields: Fields, known: frozenset[str], required: tuple[str, .
 
 def _refuse_chat(chat: _Chat) -> Rejection | None:
     """Refuse values that are out of range, ambiguous or not text."""
-    if not 0 < len(chat.model) <= MAX_MODEL_CHARS:
-        return _bad_model()
+    refused = refuse_model(chat.model) or refuse_tier(chat.service_tier)
+    if refused is not None:
+        return refused
     if chat.max_tokens is not None and chat.max_completion_tokens is not None:
         return Rejection(
             422,
@@ -288,8 +315,10 @@ def _refuse_chat(chat: _Chat) -> Rejection | None:
             return Rejection(400, "invalid_value", f"`{name}` must be from 1 to {MAX_COUNT}", name)
     if chat.n is not None and not 0 < chat.n <= MAX_CHOICES:
         return Rejection(400, "invalid_value", f"`n` must be from 1 to {MAX_CHOICES}", "n")
-    if chat.modalities is not None and any(modality != "text" for modality in chat.modalities):
-        return Rejection(422, "unsupported_modality", '`modalities` may only be ["text"]', "modalities")
+    if chat.modalities is not None and not _MODALITIES.issuperset(chat.modalities):
+        return Rejection(
+            422, "unsupported_modality", "`modalities` may only be `text` and `audio`", "modalities"
+        )
     for tool in chat.tools or ():
         if tool.type not in _CLIENT_TOOLS:
             return Rejection(
@@ -298,32 +327,35 @@ def _refuse_chat(chat: _Chat) -> Rejection | None:
                 f"`tools`: type `{tool.type[:64]}` is not known and may be billed",
                 "tools",
             )
-    for index, message in enumerate(chat.messages):
-        refused = _refuse_message(index, message)
-        if refused is not None:
-            return refused
     return None
 
 
-def _refuse_message(index: int, message: _Message) -> Rejection | None:
-    if message.audio is not None:
-        name = f"messages[{index}].audio"
-        return Rejection(422, "unbounded_input", f"`{name}` brings input by reference", name)
-    content = message.content
-    if content is None or isinstance(content, str):
-        return None
-    for part in content:
-        if part.type not in _TEXT_PARTS:
-            name = f"messages[{index}].content"
-            kind = f"`{part.type[:64]}`" if part.type else "without `type`"
-            return Rejection(
-                422, "unsupported_modality", f"`{name}`: a part {kind} cannot be bounded; only text is", name
-            )
-    return None
-
-
-def _bad_model() -> Rejection:
-    return Rejection(400, "invalid_value", f"`model` must have 1 to {MAX_MODEL_CHARS} characters", "model")
+def _read_messages(messages: list[_Message]) -> Media | Rejection | None:
+    """What is not text in the messages, None if all is; refuses parts of unknown kinds."""
+    media: Media | None = None
+    for index, message in enumerate(messages):
+        if message.audio is not None:
+            media = media or Media()
+            media.add_reference(Modality.AUDIO)  # an earlier answer's audio, named by its id
+        content = message.content
+        if content is None or isinstance(content, str):
+            continue
+        for part in content:
+            if part.type in _TEXT_PARTS:
+                continue
+            media = media or Media()
+            if part.type in _IMAGE_PARTS:
+                url = part.image_url
+                media.add_image(inline_bytes(url.url if isinstance(url, _Url) else url))
+            elif part.type in _OTHER_PARTS:
+                media.add_reference(*_OTHER_PARTS[part.type])
+            else:
+                name = f"messages[{index}].content"
+                kind = f"`{part.type[:64]}`" if part.type else "without `type`"
+                return Rejection(
+                    422, "unsupported_modality", f"`{name}`: a part {kind} cannot be bounded", name
+                )
+    return media
 
 
 def _hosted_tools(fields: Fields) -> tuple[HostedTool, ...]:

@@ -191,7 +191,7 @@ def _decode_or_none(decode: Callable[[bytes], _T], data: bytes) -> _T | None:
 
 
 def _usage(stated: _Usage, model: str | None, service_tier: str | None, is_input_only: bool) -> Usage | None:
-    """The stated counts as one record; None if a total is missing, a count is absurd, or audio is in it."""
+    """The stated counts as one record; None if a total is missing or a count is absurd."""
     input_tokens, output_tokens = stated.prompt_tokens, stated.completion_tokens
     if input_tokens is None:
         return None
@@ -209,18 +209,20 @@ def _usage(stated: _Usage, model: str | None, service_tier: str | None, is_input
     prompt, completion = stated.prompt_tokens_details, stated.completion_tokens_details
     if prompt is None and completion is None:
         return Usage(input_tokens, output_tokens, model=model, service_tier=service_tier)
-    cached = written = written_12h = reasoning = 0
+    cached = written = written_12h = reasoning = heard = spoken = 0
     if completion is not None:
         reasoning = completion.reasoning_tokens or 0
-        if completion.audio_tokens or not 0 <= reasoning <= MAX_TOKENS:
-            return None  # audio has other rates, which are not in the book yet
+        spoken = completion.audio_tokens or 0
+        if not 0 <= reasoning <= MAX_TOKENS or not 0 <= spoken <= output_tokens:
+            return None
         if reasoning > output_tokens:
             output_tokens += reasoning
     if prompt is not None:
         cached, written = prompt.cached_tokens or 0, prompt.cache_write_tokens or 0
         details = prompt.cache_write_tokens_details
         written_12h = (details.ttl_12h_tokens or 0) if details is not None else 0
-        if prompt.audio_tokens or cached < 0 or written_12h < 0 or written < 0:
+        heard = prompt.audio_tokens or 0
+        if not 0 <= heard <= input_tokens or cached < 0 or written_12h < 0 or written < 0:
             return None
         if cached > input_tokens or written > input_tokens or written_12h > written:
             return None
@@ -232,6 +234,8 @@ def _usage(stated: _Usage, model: str | None, service_tier: str | None, is_input
         cache_creation_input_tokens=written,
         cache_creation_12h_input_tokens=written_12h,
         reasoning_output_tokens=reasoning,
+        input_audio_tokens=heard,
+        output_audio_tokens=spoken,
         model=model,
         service_tier=service_tier,
     )

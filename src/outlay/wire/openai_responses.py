@@ -27,6 +27,7 @@ from outlay.wire.fields import (
     refuse_nested_duplicate,
 )
 from outlay.wire.intent import CallIntent, Dialect, HostedTool, Modality, Operation, Rejection
+from outlay.wire.media import Media
 from outlay.wire.openai_responses_answer import ResponsesStream, read_answer
 from outlay.wire.openai_terms import cache_write, image_tokens, inline_bytes, refuse_tier
 
@@ -195,18 +196,6 @@ class _Responses(msgspec.Struct, gc=False):
     tools: list[_Tool] | None = None
 
 
-class _Media:
-    """What the items bring besides text."""
-
-    __slots__ = ("images", "inline", "is_referenced", "modalities")
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.inline = 0
-        self.is_referenced = False
-        self.modalities: set[Modality] = set()
-
-
 _decode: Final = msgspec.json.Decoder(_Responses).decode
 
 
@@ -233,7 +222,7 @@ def parse_responses(body: bytes) -> CallIntent | Rejection:
     )
     if refused is not None:
         return refused
-    media = _Media()
+    media = Media()
     media.is_referenced = any(
         not is_null(fields.get(name)) for name in ("previous_response_id", "conversation", "prompt")
     )
@@ -252,7 +241,7 @@ def parse_responses(body: bytes) -> CallIntent | Rejection:
         dialect=Dialect.OPENAI,
         operation=Operation.RESPONSES,
         model=asked.model,
-        input_tokens_bound=len(body) + overhead - media.inline + media.images * image_tokens(asked.model),
+        input_tokens_bound=len(body) + overhead + media.tokens(image_tokens(asked.model)),
         max_output_tokens=asked.max_output_tokens,
         output_limit_field="max_output_tokens",
         stream=asked.stream is True,
@@ -261,7 +250,7 @@ def parse_responses(body: bytes) -> CallIntent | Rejection:
         cache_write=cache_write(body),
         hosted_tools=tuple(hosted),
         has_referenced_input=media.is_referenced,
-        input_modalities=tuple(sorted(media.modalities)),
+        input_modalities=media.kinds(),
         is_background=asked.background is True,
     )
 
@@ -283,29 +272,23 @@ def _refuse_fields(fields: Fields) -> Rejection | None:
     return find_case_variant(fields, _MONEY_NAMES)
 
 
-def _read_item(item: _Item, media: _Media) -> None:
+def _read_item(item: _Item, media: Media) -> None:
     kind = item.type or "message"
     is_stored = (kind == "message" and item.role is None) or (
         kind == "reasoning" and item.encrypted_content is None and item.id is not None
     )
     if is_stored or kind not in _TEXT_ITEMS:
-        media.is_referenced = True
-        media.modalities.add(Modality.IMAGE)
+        media.add_reference(Modality.IMAGE)
     for parts in (item.content, item.output):
         if parts is None or isinstance(parts, str):
             continue
         for part in parts if isinstance(parts, list) else (parts,):
             if part.type in _IMAGE_PARTS:
-                media.images += 1
-                media.inline += inline_bytes(part.image_url)
-                media.modalities.add(Modality.IMAGE)
+                media.add_image(inline_bytes(part.image_url))
             elif part.type == "input_audio":
-                media.is_referenced = True
-                media.modalities.add(Modality.AUDIO)
+                media.add_reference(Modality.AUDIO)
             elif part.type not in _TEXT_PARTS and part.type:
-                # a file's pages are text and images
-                media.is_referenced = True
-                media.modalities.add(Modality.IMAGE)
+                media.add_reference(Modality.IMAGE)  # a file's pages are text and images
 
 
 def _read_tool(tool: _Tool, max_uses: int | None, hosted: list[HostedTool]) -> Rejection | None:
