@@ -18,6 +18,7 @@ from outlay.testing.call import Call
 from outlay.testing.meter import Outcome
 from outlay.testing.script import End, Script, billed, plan
 from outlay.testing.service import Service, Verdict
+from outlay.testing.ws_session import WebSocketSession
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # Anthropic's own limit of a request
 MAX_HEADERS = 256
@@ -54,6 +55,8 @@ class Connection(asyncio.Protocol):
         self._next_frame = 0
         self._sent_tokens = 0
         self._has_waited = False
+        # after an upgrade
+        self._session: WebSocketSession | None = None
 
     # asyncio.Protocol
 
@@ -68,10 +71,13 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_closing:
             return
+        if self._session is not None:
+            self._session.data_received(data)
+            return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._abort()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgraded(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             if self._transport is not None and self._script is None:
                 self._transport.write(
@@ -96,6 +102,8 @@ class Connection(asyncio.Protocol):
             self._timer = None
         if self._script is not None:
             self._end_early()
+        if self._session is not None:
+            self._session.lost()
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
 
@@ -135,6 +143,9 @@ class Connection(asyncio.Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         method = self._parser.get_method().decode("latin-1")
         call = Call(method, path, query, self._headers, body, time.time_ns())
+        if self._parser.should_upgrade() and (call.header(b"upgrade") or "").lower() == "websocket":
+            self._upgrade(call)
+            return
         keep_alive = self._parser.should_keep_alive()
         if self._script is not None:
             if len(self._waiting) >= MAX_PIPELINED:
@@ -146,8 +157,30 @@ class Connection(asyncio.Protocol):
 
     # playing
 
+    def _upgrade(self, call: Call) -> None:
+        """Open a WebSocket, or answer as the service says and close."""
+        if self._script is not None or self._transport is None:
+            self._abort()  # an upgrade behind an open request
+            return
+        talk = self._service.upgrade(call)
+        if isinstance(talk, Verdict):
+            self._play_verdict(call, talk, keep_alive=False)
+            return
+        self._session = WebSocketSession(self._service, self._transport, call, talk)
+        self._session.open()
+
+    def _upgraded(self, rest: bytes) -> None:
+        """What came behind the head of an upgrade; only a WebSocket knows what to do with it."""
+        if self._session is not None:
+            if rest:
+                self._session.data_received(rest)
+        elif not self._is_closing:
+            self._abort()
+
     def _begin(self, call: Call, keep_alive: bool) -> None:
-        verdict = self._service.decide(call)
+        self._play_verdict(call, self._service.decide(call), keep_alive=keep_alive)
+
+    def _play_verdict(self, call: Call, verdict: Verdict, *, keep_alive: bool) -> None:
         self._call = call
         self._verdict = verdict
         self._script = plan(

@@ -4,7 +4,7 @@ Pure formatting: keeps nothing, bills nothing. An event is JSON text, so that HT
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -12,6 +12,7 @@ from outlay.testing import content
 from outlay.testing.answer import Identity, Length, Offer, Saying, chunk_bounds
 from outlay.testing.behaviour import Behaviour, UsageReport
 from outlay.testing.meter import NOTHING, Tokens
+from outlay.testing.talk import Beat
 
 _JSON = msgspec.json.Encoder()
 _SECRET = "bW9jayByZWFzb25pbmcgdGhhdCBub2JvZHkgcmVhZHM="
@@ -47,15 +48,6 @@ class ResponseRequest(msgspec.Struct, gc=False):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-
-
-class Beat(NamedTuple):
-    """Events that leave together."""
-
-    events: list[str]
-    """JSON texts."""
-    tokens: int
-    """Output tokens generated with them."""
 
 
 class Plot(msgspec.Struct, gc=False):
@@ -174,6 +166,16 @@ def beats(plot: Plot) -> Iterator[Beat]:
         hidden = 0
     ended = teller.event(f"response.{plot.final_status}", response=response_object(plot, plot.final_status))
     yield Beat([ended], hidden)
+
+
+def prepared_beats(plot: Plot) -> Iterator[Beat]:
+    """A response that only prepares the state (`generate: false`): nothing is generated or used."""
+    teller = _Teller()
+    started = response_object(plot, "in_progress")
+    done = response_object(plot, "completed") | {"output": [], "usage": usage_object(NOTHING)}
+    names = ("response.created", "response.in_progress")
+    yield Beat([teller.event(name, response=started) for name in names], 0)
+    yield Beat([teller.event("response.completed", response=done)], 0)
 
 
 def failed_event(plot: Plot) -> str:

@@ -4,6 +4,7 @@ It remembers responses, so that a later one can build on them; a background resp
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ from outlay.testing.behaviour import (
     split_model,
 )
 from outlay.testing.call import Ask, BookCharge, Call, Charge, Reply
+from outlay.testing.meter import NOTHING
 from outlay.testing.openai_replies import (
     error_answer,
     request_id,
@@ -96,38 +98,23 @@ class ResponsesRoom:
             return plot
         behaviour = plot.behaviour
         is_deferred = bool(request.background) and not request.stream and behaviour.polls > 0
-        self.remember(plot, ask.call, "queued" if is_deferred else plot.final_status, self.stored)
-        answer = Answer(
-            status=200,
-            content_type=b"text/event-stream; charset=utf-8" if request.stream else b"application/json",
-            headers=vendor_headers(ask.identity),
-            pieces=[],
-            model=plot.model,
-            service_tier=plot.tier,
-            request_id=request_id(ask.identity),
-            is_stream=bool(request.stream),
-            tokens=reported(behaviour.usage, plot.tokens),
-        )
+        status = "queued" if is_deferred else plot.final_status
+        self.remember(plot, ask.call, status, self.stored)
+        answer = billed_answer(plot)
         if request.stream:
             answer.pieces.extend(Piece(sse(beat), beat.tokens) for beat in beats(plot))
             answer.error_event = f"event: response.failed\ndata: {failed_event(plot)}\n\n".encode()
+            answer.is_stream, answer.content_type = True, b"text/event-stream; charset=utf-8"
         elif is_deferred:
-            answer = Answer(
-                status=200,
-                content_type=b"application/json",
-                headers=answer.headers,
-                pieces=[Piece(_JSON.encode(response_object(plot, "queued")), 0)],
-                model=plot.model,
-                request_id=answer.request_id,
-                job=plot.response_id,
-            )
+            answer.pieces.append(Piece(_JSON.encode(response_object(plot, "queued")), 0))
+            answer.job, answer.tokens, answer.service_tier = plot.response_id, NOTHING, None
         else:
             body = _JSON.encode(response_object(plot, plot.final_status))
             answer.pieces.append(Piece(body, plot.length.output))
         return answer, behaviour
 
     def plotted(
-        self, request: ResponseRequest, resolve: Resolve, identity: Identity, memory: Memory
+        self, request: ResponseRequest, resolve: Resolve, identity: Identity, memory: Mapping[str, Stored]
     ) -> Plot | Reply:
         """What will be answered, or the refusal; earlier responses are looked up in `memory`."""
         problem = _problem(request)
@@ -165,22 +152,30 @@ class ResponsesRoom:
         tokens = with_output(billed, length.output, length.reasoning)
         return Plot(request, behaviour, identity, served, tier, length, tool, says, tokens)
 
-    def remember(self, plot: Plot, call: Call, status: str, memory: Memory) -> None:
-        """Keep a response for those that build on it, unless the request says not to store it here."""
-        request, earlier = plot.request, 0
+    def remember(
+        self,
+        plot: Plot,
+        call: Call,
+        status: str,
+        earlier: Mapping[str, Stored],
+        local: Memory | None = None,
+    ) -> None:
+        """Keep a response for those that build on it: always in `local`, for all unless it says not to."""
+        request, before = plot.request, 0
         if request.previous_response_id is not None:
-            earlier = memory[request.previous_response_id].context_tokens
+            before = earlier[request.previous_response_id].context_tokens
         conversation = conversation_id(request)
         if conversation is not None:
-            earlier = self.conversations.get(conversation, 0)
-        context = earlier + counted_input(request) + plot.length.visible
+            before = self.conversations.get(conversation, 0)
+        context = before + counted_input(request) + plot.length.visible
         if conversation is not None:
             self.conversations[conversation] = context
-        if request.store is False and memory is self.stored:
-            return
-        memory[plot.response_id] = Stored(plot, context, call, status)
-        while len(memory) > MAX_STORED:
-            memory.popitem(last=False)
+        stored = Stored(plot, context, call, status)
+        for memory in (local, None if request.store is False else self.stored):
+            if memory is not None:
+                memory[plot.response_id] = stored
+                while len(memory) > MAX_STORED:
+                    memory.popitem(last=False)
 
     def retrieve(self, ask: Ask) -> Reply:
         """GET /v1/responses/{id}; a background response goes on by being asked for."""
@@ -235,17 +230,22 @@ class ResponsesRoom:
             stored.status = "failed"
             return
         stored.status = plot.final_status
-        answer = Answer(
-            status=200,
-            content_type=b"application/json",
-            headers=b"",
-            pieces=[],
-            model=plot.model,
-            service_tier=plot.tier,
-            request_id=request_id(plot.identity),
-        )
-        tokens = reported(plot.behaviour.usage, plot.tokens)
-        self._book(Charge(stored.call, answer, tokens, plot.response_id))
+        answer = billed_answer(plot)
+        self._book(Charge(stored.call, answer, answer.tokens, plot.response_id))
+
+
+def billed_answer(plot: Plot) -> Answer:
+    """The answer of a response before it is framed: whose it is and what it costs."""
+    return Answer(
+        status=200,
+        content_type=b"application/json",
+        headers=vendor_headers(plot.identity),
+        pieces=[],
+        model=plot.model,
+        service_tier=plot.tier,
+        request_id=request_id(plot.identity),
+        tokens=reported(plot.behaviour.usage, plot.tokens),
+    )
 
 
 def counted_input(request: ResponseRequest) -> int:

@@ -17,7 +17,9 @@ from outlay.testing.message_batches_room import MESSAGES_PATH, MessageBatchesRoo
 from outlay.testing.openai_room import OpenAIRoom
 from outlay.testing.rerank_room import RerankRoom
 from outlay.testing.responses_room import ResponsesRoom
+from outlay.testing.responses_talk import ResponsesTalk
 from outlay.testing.routes import Route, Vendor
+from outlay.testing.talk import BeginTurn, MakeTalk, Talk
 from outlay.testing.training_room import TrainingRoom
 
 GEMINI_VERSIONS = ("/v1beta", "/v1")
@@ -75,6 +77,16 @@ class Rooms:
         yield from self._gemini_routes()
         yield from self._rerank_routes()
         yield from self._model_routes()
+
+    def talks(self) -> dict[str, MakeTalk]:
+        """What a WebSocket upgrade opens, by path."""
+        talks: dict[str, MakeTalk] = {}
+        for prefix in ("/v1", "/openai/v1"):
+            talks[prefix + "/responses"] = self._talk_responses
+        return talks
+
+    def _talk_responses(self, ask: Ask, begin: BeginTurn) -> Talk:
+        return ResponsesTalk(self._responses, ask, begin)
 
     def _openai_routes(self) -> Iterator[Route]:
         """OpenAI's own, and the same under Azure's two ways to write a path."""

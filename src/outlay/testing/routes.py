@@ -12,7 +12,7 @@ from typing import NamedTuple
 from outlay.testing.call import Handler
 
 WEBSOCKET = "WEBSOCKET"
-"""The method of a route that is reached by a WebSocket upgrade."""
+"""Stands for the method in the name of a route that is reached by a WebSocket upgrade."""
 _CAPTURE = re.compile(r"\{(\w+)(\+?)\}")
 
 

@@ -22,7 +22,9 @@ _REASONS = {
     404: b"Not Found",
     405: b"Method Not Allowed",
     408: b"Request Timeout",
+    409: b"Conflict",
     413: b"Payload Too Large",
+    426: b"Upgrade Required",
     429: b"Too Many Requests",
     500: b"Internal Server Error",
     502: b"Bad Gateway",
@@ -74,7 +76,7 @@ def plan(answer: Answer, behaviour: Behaviour | None, *, keep_alive: bool, is_re
         failure = Failure.NONE
     bill = behaviour.bill
     if bill is Bill.AUTO:
-        bill = Bill.NONE if refused else _AUTO_BILL.get(failure, Bill.FULL)
+        bill = Bill.NONE if refused else AUTO_BILL.get(failure, Bill.FULL)
     if _is_plain(behaviour, failure, is_stream=answer.is_stream):
         return _plain(answer, outcome, bill, keep_alive)
     return _Planner(answer, behaviour, failure).script(outcome, bill, keep_alive)
@@ -91,7 +93,7 @@ def billed(full: Tokens, bill: Bill, sent_tokens: int, run_ahead_tokens: int) ->
     return full
 
 
-_AUTO_BILL = {
+AUTO_BILL = {
     Failure.CUT_HEADERS: Bill.NONE,
     Failure.CUT_IN_HEADERS: Bill.NONE,
     Failure.CUT_ON_REUSE: Bill.NONE,

@@ -22,13 +22,16 @@ from outlay.testing.behaviour import (
 from outlay.testing.call import Ask, Call, Charge
 from outlay.testing.meter import Meter, MeterEntry, Outcome, Tokens
 from outlay.testing.rooms import Rooms, error_answer
-from outlay.testing.routes import Found, RouteTable, Vendor
+from outlay.testing.routes import WEBSOCKET, Found, RouteTable, Vendor
+from outlay.testing.talk import Talk
 
 Changes = Mapping[str, object]
 """Knob -> value; see `Behaviour`."""
 
 MAX_QUEUE = 100_000
 """Queued behaviours: more is a test that never drains them."""
+_KEY_SUBPROTOCOL = "openai-insecure-api-key."
+"""Browsers cannot set headers on a WebSocket; OpenAI takes the key as a subprotocol."""
 _KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 
 
@@ -66,6 +69,7 @@ class Service:
         self._serial_head = f"{time.time_ns() & 0xFFFFFF:06x}"
         self._rooms = Rooms(self._models, self.charge, self.line_behaviour)
         self._table = RouteTable(self._rooms.routes())
+        self._talks = self._rooms.talks()
 
     def change(self, changes: Changes) -> None:
         """Change the default behaviour. Raises `BehaviourError`."""
@@ -127,6 +131,37 @@ class Service:
 
         answer, behaviour = found.route.handle(Ask(call, found.captures, resolve, identity))
         return Verdict(answer, behaviour, self._sequence)
+
+    def upgrade(self, call: Call) -> Talk | Verdict:
+        """The talk that a WebSocket upgrade opens, or the answer that refuses it."""
+        if self._keep_calls:
+            self.calls.append(call)
+        identity = self._identity(call, 0)
+        make = self._talks.get(call.path)
+        if make is None:
+            return Verdict(self._unknown(call), None, 0)
+        refusal = self._refusal(call, Vendor.OPENAI, identity)
+        if refusal is not None:
+            return Verdict(refusal, None, 0)
+
+        def resolve(model: str, directive: str) -> Behaviour:
+            return self._behaviour(call, model, directive)
+
+        try:
+            behaviour = changed(self.default, self.by_model.get(f"{WEBSOCKET} {call.path}", {}))
+            behaviour = changed(behaviour, _from_headers(call))
+        except BehaviourError as error:
+            return Verdict(error_answer(Vendor.OPENAI, identity, 400, f"mock: {error}"), None, 0)
+        if behaviour.refuse_upgrade:
+            answer = error_answer(Vendor.OPENAI, identity, 426, "WebSocket is not supported here.")
+            return Verdict(answer, None, 0)
+        return make(Ask(call, {}, resolve, identity), self.begin_turn)
+
+    def begin_turn(self, call: Call) -> Identity:
+        """Begin one turn of a WebSocket in the meter; the session must end it by `end`."""
+        self._sequence += 1
+        self.meter.begin()
+        return self._identity(call, self._sequence)
 
     def end(self, call: Call, verdict: Verdict, outcome: Outcome, tokens: Tokens) -> None:
         """Book a metered call."""
@@ -290,6 +325,9 @@ def _key(call: Call) -> str:
         value = call.header(name)
         if value is not None:
             return value
+    for offered in (call.header(b"sec-websocket-protocol") or "").split(","):
+        if offered.strip().startswith(_KEY_SUBPROTOCOL):
+            return offered.strip().removeprefix(_KEY_SUBPROTOCOL)
     bearer = call.header(b"authorization")
     return bearer.removeprefix("Bearer ") if bearer is not None else call.parameter("key") or ""
 
