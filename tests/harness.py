@@ -98,12 +98,13 @@ class RunningGateway:
         rules: Iterable[AccessRule] = (),
         models: Iterable[ModelRoute] = (),
         price_book: PriceBook | None = None,
+        upstreams: tuple[Provider, ...] | None = None,
         **provider_changes: Any,
     ) -> None:
         self.path = path
         self.snapshot = Snapshot(
             settings=settings or Settings(disclose=Disclose.ALL),
-            providers=providers(upstream, **provider_changes),
+            providers=upstreams or providers(upstream, **provider_changes),
             models=tuple(models),
             keys=tuple(keys) if keys is not None else (key(),),
             budgets=tuple(budgets),

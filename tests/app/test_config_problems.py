@@ -141,7 +141,10 @@ CASES = [
         PROVIDER + "prices:\n  - {kind: discount, provider: openai, multiplier: 850}\n",
         "outlay.yaml:3: prices[0].multiplier: multiplier '850' is above 100 (a percentage?)",
     ),
-    ("providers: [{name: x}]\n", "outlay.yaml:1: providers[0]: needs dialect: openai or anthropic"),
+    (
+        "providers: [{name: x}]\n",
+        "outlay.yaml:1: providers[0]: needs dialect: openai, anthropic, google, cohere or bedrock",
+    ),
     (
         "providers: [{name: openai, base_url: 'ftp://u:pw@h'}]\n",
         "outlay.yaml:1: providers[0].base_url: needs an http://",

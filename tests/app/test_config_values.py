@@ -16,7 +16,7 @@ from outlay.flow.windows import WindowKind
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup.feed import feed_of
 from outlay.lookup.price import ModelPrice
-from outlay.wire.intent import Dialect
+from outlay.wire.intent import Dialect, Operation
 
 TEXT = """\
 version: 1
@@ -124,6 +124,7 @@ def test_providers_and_their_defaults(snapshot: Snapshot) -> None:
         base_url="https://api.openai.com/v1",
         api_key="pre-sk-live-post",
         models=("*",),
+        apis=(Operation.CHAT, Operation.RESPONSES),
         output_limit_field="max_completion_tokens",
         has_hidden_output=True,
     )
@@ -142,14 +143,14 @@ def test_providers_and_their_defaults(snapshot: Snapshot) -> None:
 
 def test_a_provider_that_serves_everything_is_asked_last(snapshot: Snapshot) -> None:
     def target(model: str) -> tuple[str, str]:
-        route = snapshot.route(Dialect.OPENAI, model)
-        assert route is not None
-        return route.provider.name, route.model
+        aims = snapshot.aims(Dialect.OPENAI, Operation.CHAT, model)
+        assert aims is not None
+        return aims.targets[0].provider.name, aims.targets[0].model
 
     assert target("llama-3") == ("local", "llama-3")
     assert target("gpt-9") == ("openai", "gpt-9")
     assert target("fast") == ("openai", "gpt-5-mini")
-    assert snapshot.route(Dialect.ANTHROPIC, "claude-y") is None
+    assert snapshot.aims(Dialect.ANTHROPIC, Operation.MESSAGES, "claude-y") is None
 
 
 def test_keys_keep_only_hashes(config: Config, snapshot: Snapshot) -> None:

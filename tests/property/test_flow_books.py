@@ -12,7 +12,7 @@ from tests.store_contract.bench import KINDS, Bench, budget
 
 from outlay.flow.budgets import BudgetSpec
 from outlay.flow.ledger.audit import audit
-from outlay.flow.ledger.books import Basis, Hold
+from outlay.flow.ledger.charge import Basis, Hold
 from outlay.flow.scope import Identity, match_scope
 from outlay.flow.windows import WindowKind, bounds, bucket_leaves_at, bucket_start
 from outlay.kernel.clock import NANOS_PER_SECOND

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from outlay.flow.gateway import exchange
+from outlay.flow.gateway import admission, exchange, settlement
 from outlay.flow.gateway.snapshot import Disclose, Settings
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.reader import ChargeView, LedgerReader
@@ -42,7 +42,7 @@ def only_charge(gateway: RunningGateway) -> ChargeView:
 def test_the_hold_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stream: bool, basis: str
 ) -> None:
-    monkeypatch.setattr(exchange, name, broken)
+    monkeypatch.setattr(settlement if name == "settle_usage" else exchange, name, broken)
     with (
         MockProvider(prices=MOCK_PRICES) as mock,
         RunningGateway(tmp_path / "l.db", mock.url, [budget("all", "1")]) as gateway,
@@ -62,14 +62,14 @@ def test_the_hold_ends(
 def test_a_waiter_that_breaks_leaves_the_others_their_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = exchange.authorize, []
+    real, calls = admission.authorize, []
 
     def second_retry_breaks(*arguments: Any) -> Any:
         calls.append(1)
         # three calls: one is held, two wait (a decision each); the first retry after that is broken
         return broken() if len(calls) == 3 else real(*arguments)
 
-    monkeypatch.setattr(exchange, "authorize", second_retry_breaks)
+    monkeypatch.setattr(admission, "authorize", second_retry_breaks)
     settings = Settings(disclose=Disclose.ALL, wait_s=10)
     with (
         MockProvider(prices=MOCK_PRICES, behaviour={"first_byte_ms": 400}) as mock,

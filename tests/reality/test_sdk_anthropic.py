@@ -178,7 +178,7 @@ def test_model_that_is_not_allowed(tmp_path: Path) -> None:
 
 
 IMAGE: Any = [
-    {"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "https://x.test/a"}}]}
+    {"role": "user", "content": [{"type": "hologram", "source": {"type": "url", "url": "https://x.test/a"}}]}
 ]
 
 

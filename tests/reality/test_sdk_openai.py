@@ -266,12 +266,7 @@ def test_model_that_nobody_serves(tmp_path: Path) -> None:
         (
             {
                 "model": "gpt-test",
-                "messages": [
-                    {
-                        "role": "user",
-                        "content": [{"type": "image_url", "image_url": {"url": "https://x.test/a"}}],
-                    }
-                ],
+                "messages": [{"role": "user", "content": [{"type": "hologram", "url": "https://x.test/a"}]}],
             },
             "unsupported_modality",
         ),

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from outlay.flow.accounts import Account
 from outlay.flow.budgets import BudgetSpec
-from outlay.flow.ledger.books import Basis, Books, Ending, Hold, Status
+from outlay.flow.ledger.books import Books
+from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
 from outlay.flow.ledger.memory import MemoryStore
 from outlay.flow.ledger.port import Store
 from outlay.flow.ledger.sqlite import SqliteStore

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from outlay.flow.ledger.books import Basis
+from outlay.flow.ledger.charge import Basis
 from outlay.flow.ledger.sqlite import SqliteStore
 from outlay.flow.scope import Identity
 from outlay.kernel.clock import NANOS_PER_SECOND

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from outlay.flow.ledger.audit import audit
-from outlay.flow.ledger.books import BUSY_TRIES, Basis, Ending, Status
+from outlay.flow.ledger.books import BUSY_TRIES
+from outlay.flow.ledger.charge import Basis, Ending, Status
 from outlay.flow.ledger.memory import MemoryStore
 from outlay.flow.ledger.port import Batch, Done, StoreBusy
 from outlay.flow.ledger.sqlite import SqliteStore

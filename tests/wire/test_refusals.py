@@ -82,27 +82,45 @@ def test_stream_errors_are_one_event(dialect: Dialect) -> None:
         ("POST", "/v1/chat/completions;x", None),
         ("POST", "/v1/chat/completions#x", None),
         ("POST", "http://h/v1/chat/completions", None),
-        ("POST", "/chat/completions", None),
+        ("POST", "/chat/completions", (Dialect.OPENAI, Operation.CHAT)),
+        ("POST", "/openai/v1/responses", (Dialect.OPENAI, Operation.RESPONSES)),
+        ("POST", "/openai/deployments/gpt-x/embeddings", (Dialect.OPENAI, Operation.EMBEDDINGS)),
+        ("POST", "/openai/deployments/../chat/completions", None),
+        ("POST", "/openai/deployments/a/b/chat/completions", None),
+        ("POST", "/v1beta/models/gemini-x:generateContent", (Dialect.GOOGLE, Operation.GENERATE)),
+        ("POST", "/v1beta/models/gemini-x:batchGenerateContent", None),
+        ("POST", "/v1beta/models/../x:generateContent", None),
+        ("POST", "/model/anthropic.claude%3A0/converse", (Dialect.BEDROCK, Operation.CONVERSE)),
+        ("POST", "/model/%2e%2e/converse", None),
+        ("GET", "/v1/files/file-1/content", (Dialect.OPENAI, Operation.FREE)),
+        ("GET", "/v1/files/..", None),
+        ("GET", "/v1/files/a%2fb", None),
+        ("POST", "/v1/fine_tuning/jobs/x/resume", None),
+        ("GET", "/v1/models/%2e%2e", None),
         ("POST", "", None),
         ("GET", "/v1/models/", None),
         ("GET", "/v1/models/..", None),
         ("GET", "/v1/models/a/../../chat", None),
-        ("GET", "/v1/models/a%2fb", None),
+        ("GET", "/v1/models/a%2fb", (Dialect.OPENAI, Operation.MODELS)),
         ("GET", "/v1/models/a//b", None),
         ("GET", "/v1/models/a\\b", None),
         ("DELETE", "/v1/models/gpt-5", None),
-        ("POST", "/v1/responses", None),
+        ("PUT", "/v1/responses", None),
     ],
 )
 def test_routes(method: str, target: str, expected: tuple[Dialect, Operation] | None) -> None:
-    assert find_route(method, target) == expected
+    found = find_route(method, target)
+    assert (None if found is None else (found.route.dialect, found.route.operation)) == expected
 
 
 def test_models_exist_in_both_dialects() -> None:
     for path in ("/v1/models", "/v1/models/claude-x"):
-        assert find_route("GET", path, has_anthropic_version=True) == (Dialect.ANTHROPIC, Operation.MODELS)
-    route = find_route("POST", "/v1/chat/completions", has_anthropic_version=True)
-    assert route == (Dialect.OPENAI, Operation.CHAT)
+        found = find_route("GET", path, has_anthropic_version=True)
+        assert found is not None
+        assert (found.route.dialect, found.route.operation) == (Dialect.ANTHROPIC, Operation.MODELS)
+    found = find_route("POST", "/v1/chat/completions", has_anthropic_version=True)
+    assert found is not None
+    assert (found.route.dialect, found.route.operation) == (Dialect.OPENAI, Operation.CHAT)
 
 
 def test_inserting_keeps_every_byte() -> None:

@@ -22,6 +22,7 @@ DIMENSIONS = (
     "run",
     "model",
     "provider",
+    "billing",
 )
 """Every dimension but tags, in storage order. `model` is the requested name, `provider` the one that bills."""
 
@@ -29,6 +30,10 @@ OWN_DIMENSIONS = frozenset({"key", "user", "agent", "run", "customer"})
 """A budget whose scope names one of these is the caller's own; others are above it and hide their amounts."""
 
 UNATTRIBUTED = "unattributed"
+API_EQUIVALENT = "api_equivalent"
+"""`billing` of calls that a client's own subscription paid for, at what the API would have cost."""
+BILLED = "billed"
+"""`billing` of all others."""
 ANY = "*"
 """In a budget's scope: one account for each distinct value."""
 TAG_PREFIX = "tag."
@@ -53,6 +58,8 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
     run: str = ""
     model: str = ""
     provider: str = ""
+    billing: str = ""
+    """"" is billed."""
     tags: tuple[tuple[str, str], ...] = ()
 
     def value(self, dimension: str) -> str:
@@ -60,6 +67,8 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
         if dimension.startswith(TAG_PREFIX):
             name = dimension[len(TAG_PREFIX) :]
             return next((value for key, value in self.tags if key == name), "")
+        if dimension == "billing":
+            return self.billing or BILLED
         value: str = getattr(self, dimension)
         return value
 
@@ -73,9 +82,12 @@ def match_scope(scope: Mapping[str, str], identity: Identity) -> tuple[tuple[str
     """The account's scope values if `scope` selects `identity`, sorted by dimension; None if it does not.
 
     An exact value must be equal (`unattributed` selects the absent), `*` takes each value that is present, and a
-    value ending in `*` is a prefix; a prefix keeps its pattern as the account's value, so it is one account.
+    value ending in `*` is a prefix; a prefix keeps its pattern as the account's value, so it is one account. A scope
+    that does not name `billing` covers what is billed only.
     """
     found = []
+    if identity.billing and "billing" not in scope:
+        return None
     for dimension, wanted in scope.items():
         value = identity.value(dimension)
         if dimension == "model":

@@ -51,7 +51,13 @@ def error_body(  # noqa: PLR0917 - one call site a refusal, all six in the vendo
 
 
 def stream_error_event(
-    dialect: Dialect, code: str, message: str, fields: Mapping[str, object], *, status: int = 402
+    dialect: Dialect,
+    code: str,
+    message: str,
+    fields: Mapping[str, object],
+    *,
+    status: int = 402,
+    operation: object = None,
 ) -> bytes:
     """One server-sent event that makes the vendor's SDK raise, to end a stream that has begun with 200.
 

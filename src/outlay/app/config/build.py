@@ -16,6 +16,7 @@ from outlay.app.config.convert import (
     key_of,
     price_record,
     provider_of,
+    route_of,
     settings_of,
 )
 from outlay.app.config.decode import Decoder
@@ -31,7 +32,7 @@ from outlay.app.config.tree import (
     price_name,
 )
 from outlay.flow.budgets import AccessRule, Origin
-from outlay.flow.gateway.snapshot import ModelRoute, Snapshot
+from outlay.flow.gateway.snapshot import Snapshot
 from outlay.kernel.errors import ConfigError, ReadOnlyObject
 from outlay.lookup.book import PriceBook
 from outlay.lookup.feed import Feed
@@ -114,7 +115,7 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
     return Snapshot(
         settings=settings_of(declared.gateway),
         providers=tuple(provider_of(entry, config.folder) for entry in _catch_all_last(declared)),
-        models=tuple(ModelRoute(model.name, model.provider, model.model) for model in declared.models),
+        models=tuple(route_of(model) for model in declared.models),
         keys=tuple(keys.values()),
         budgets=tuple(budgets),
         rules=tuple(AccessRule(entry.scope, entry.allow, entry.deny) for entry in declared.access),

@@ -5,6 +5,7 @@ The same checks serve entries of outlay.yaml (`budgets[2].window`) and stored ob
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -33,15 +34,17 @@ from outlay.app.config.tree import (
 )
 from outlay.app.config.values import MIN_SECRET_LENGTH
 from outlay.flow.budgets import RUN_METER
-from outlay.flow.gateway.snapshot import parse_base_url
+from outlay.flow.gateway.snapshot import GENERATION, parse_base_url
 from outlay.flow.scope import DIMENSIONS, MAX_TAGS, MAX_VALUE_LENGTH, is_dimension
 from outlay.flow.windows import parse_window
 from outlay.kernel.errors import ConfigError
 from outlay.lookup.book import PROVIDER_ALIASES
 from outlay.lookup.overrides import ANY, check
+from outlay.wire.intent import Dialect, Operation
 
 VERSION: Final = 1
 MAX_PORT: Final = 65_535
+MAX_RETRIES: Final = 10
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _OWN_HEADERS: Final = frozenset(
@@ -50,6 +53,7 @@ _OWN_HEADERS: Final = frozenset(
 _MAY_BE_ZERO: Final = frozenset(
     {
         "port",
+        "max_concurrent",
         "wait_s",
         "max_waiting",
         "max_waiting_bytes",
@@ -58,6 +62,8 @@ _MAY_BE_ZERO: Final = frozenset(
         "shutdown_timeout_s",
     }
 )
+_DIALECTS: Final = tuple(dialect.value for dialect in Dialect)
+_APIS: Final = GENERATION | {Operation.RERANK}
 _LIMIT_FIELDS: Final = ("max_tokens", "max_completion_tokens")
 _PINNED: Final = (
     "org",
@@ -244,9 +250,40 @@ def _check_section(section: GatewaySection | ConsoleSection, path: str, report: 
 
 def _check_model(model: ModelEntry, known: Known, path: str, report: Report) -> None:
     _check_name(model.name, f"{path}.name", report)
-    _check_name(model.model, f"{path}.model", report)
-    if model.provider not in known.providers:
-        report(f"{path}.provider", _unknown("provider", model.provider, known.providers))
+    if not model.targets:
+        _check_name(model.model, f"{path}.model", report)
+        if model.provider not in known.providers:
+            report(f"{path}.provider", _unknown("provider", model.provider, known.providers))
+    elif model.provider or model.model:
+        report(f"{path}.targets", "stands beside provider and model; keep one form")
+    if model.retries > MAX_RETRIES:
+        report(f"{path}.retries", f"above {MAX_RETRIES}: each attempt may be billed")
+    if model.backoff_ms < 1:
+        report(f"{path}.backoff_ms", "must be 1 or more")
+    for index, target in enumerate(model.targets):
+        at = f"{path}.targets[{index}]"
+        _check_name(target.model, f"{at}.model", report)
+        if target.provider not in known.providers:
+            report(f"{at}.provider", _unknown("provider", target.provider, known.providers))
+        if target.weight < 1:
+            report(f"{at}.weight", "must be 1 or more; leave the target out instead")
+
+
+def _check_passthrough(provider: ProviderEntry, path: str, report: Report) -> None:
+    for index, rule in enumerate(provider.passthrough):
+        at = f"{path}.passthrough[{index}]"
+        if not rule.path.startswith("/") or "*" in rule.path[:-1]:
+            report(f"{at}.path", "needs a path that begins with `/`; a `*` may only end it")
+        if not _HEADER.match(rule.method) and rule.method != "*":
+            report(f"{at}.method", "needs a method such as POST, or `*`")
+        is_timed = Decimal(rule.usd_per_second) > 0
+        if is_timed != (rule.max_seconds > 0):
+            report(f"{at}.max_seconds", "goes with usd_per_second: a price per second needs a longest time")
+        if not is_timed and Decimal(rule.usd_per_request) == 0:
+            report(
+                f"{at}.usd_per_request",
+                "needs a price, per request or per second: nothing passes for nothing",
+            )
 
 
 def _check_positive(section: GatewaySection | ProviderEntry, path: str, report: Report) -> None:
@@ -259,7 +296,7 @@ def _check_positive(section: GatewaySection | ProviderEntry, path: str, report: 
 def _check_provider(provider: ProviderEntry, known: Known, path: str, report: Report) -> None:
     _check_name(provider.name, f"{path}.name", report)
     if provider.dialect is None:
-        report(f"{path}", "needs dialect: openai or anthropic")
+        report(f"{path}", f"needs dialect: {', '.join(_DIALECTS[:-1])} or {_DIALECTS[-1]}")
     if not provider.base_url:
         report(f"{path}", "needs base_url: where the provider listens")
     else:
@@ -275,7 +312,16 @@ def _check_provider(provider: ProviderEntry, known: Known, path: str, report: Re
         report(f"{path}.output_limit_field", f"use {' or '.join(_LIMIT_FIELDS)}")
     _check_positive(provider, path, report)
     _check_patterns(provider.models or (), f"{path}.models", report)
-    if not provider.models and provider.name not in known.routed:
+    for api in provider.apis:
+        if api not in _APIS:
+            names = ", ".join(sorted(known_api.value for known_api in _APIS))
+            report(f"{path}.apis", f"{api.value!r} is not chosen here; use {names}")
+    _check_passthrough(provider, path, report)
+    if bool(provider.aws_access_key_id) != bool(provider.aws_secret_access_key):
+        report(f"{path}.aws_secret_access_key", "goes with aws_access_key_id; give both, or neither")
+    if provider.dialect is Dialect.BEDROCK and not provider.aws_region and not provider.api_key:
+        report(f"{path}.aws_region", "needs the region that requests are signed for, or an api_key")
+    if not provider.models and provider.name not in known.routed and not provider.passthrough:
         report(path, "no model leads here; list `models: [...]`, or a route under the top-level `models`")
     for name, value in provider.headers.items():
         if not _HEADER.match(name) or name.lower() in _OWN_HEADERS:

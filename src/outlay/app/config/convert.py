@@ -16,13 +16,23 @@ from outlay.app.config.tree import (
     FeeEntry,
     GatewaySection,
     KeyEntry,
+    ModelEntry,
     PriceEntry,
     ProviderEntry,
     SelfHostedEntry,
 )
 from outlay.app.config.values import parse_moment, secret_hash
 from outlay.flow.budgets import BudgetSpec, Origin
-from outlay.flow.gateway.snapshot import NO_EXPIRY, KeySpec, OnClientGone, Provider, Settings
+from outlay.flow.gateway.snapshot import (
+    NO_EXPIRY,
+    KeySpec,
+    ModelRoute,
+    OnClientGone,
+    PassRoute,
+    Provider,
+    Settings,
+    Target,
+)
 from outlay.flow.outcome import Billing
 from outlay.flow.windows import parse_window
 from outlay.kernel.money import usd_to_nanos
@@ -36,7 +46,7 @@ from outlay.lookup.overrides import (
     RequestFee,
     SelfHosted,
 )
-from outlay.wire.intent import Dialect
+from outlay.wire.intent import Dialect, Operation
 
 HOSTED_KEEPALIVE_S: Final = 30
 ENGINE_KEEPALIVE_S: Final = 4
@@ -49,16 +59,27 @@ class _Vendor(NamedTuple):
     dialect: Dialect
     base_url: str
     output_limit_field: str
+    apis: tuple[Operation, ...] = ()
 
 
 _VENDORS: Final = MappingProxyType(
     {
         # https://platform.openai.com/docs/api-reference/chat: max_tokens is refused by reasoning models
-        "openai": _Vendor(Dialect.OPENAI, "https://api.openai.com/v1", "max_completion_tokens"),
+        "openai": _Vendor(
+            Dialect.OPENAI,
+            "https://api.openai.com/v1",
+            "max_completion_tokens",
+            (Operation.CHAT, Operation.RESPONSES),
+        ),
         "anthropic": _Vendor(Dialect.ANTHROPIC, "https://api.anthropic.com", "max_tokens"),
+        # https://ai.google.dev/gemini-api/docs, as google-genai takes it
+        "google": _Vendor(Dialect.GOOGLE, "https://generativelanguage.googleapis.com", "max_tokens"),
+        "cohere": _Vendor(Dialect.COHERE, "https://api.cohere.com", "max_tokens"),
+        # the address follows from aws_region
+        "bedrock": _Vendor(Dialect.BEDROCK, "", "max_tokens"),
     }
 )
-"""Both bill reasoning that is not shown, so a cut answer cannot be counted."""
+"""They bill reasoning that is not shown, so a cut answer cannot be counted."""
 
 
 def with_defaults(entry: ProviderEntry) -> ProviderEntry:
@@ -67,17 +88,24 @@ def with_defaults(entry: ProviderEntry) -> ProviderEntry:
     is_own = entry.self_hosted
     implied: dict[str, Any] = {
         "dialect": vendor.dialect if vendor else Dialect.OPENAI if is_own else None,
-        "base_url": vendor.base_url if vendor else "",
+        "base_url": _address(entry, vendor),
+        "apis": vendor.apis if vendor else (),
         "output_limit_field": vendor.output_limit_field if vendor else "max_tokens",
         "has_hidden_output": not is_own,
         "billing": Billing.SELF_HOSTED if is_own else Billing.HOSTED,
         "on_client_gone": OnClientGone.CANCEL if is_own else OnClientGone.DRAIN,
         "keepalive_s": ENGINE_KEEPALIVE_S if is_own else HOSTED_KEEPALIVE_S,
-        "models": ("*",) if vendor else (),
+        "models": ("*",) if vendor and entry.models is None else (),
     }
     return msgspec.structs.replace(
-        entry, **{name: value for name, value in implied.items() if getattr(entry, name) in (None, "")}
+        entry, **{name: value for name, value in implied.items() if getattr(entry, name) in (None, "", ())}
     )
+
+
+def _address(entry: ProviderEntry, vendor: _Vendor | None) -> str:
+    if vendor is not None and vendor.dialect is Dialect.BEDROCK and entry.aws_region:
+        return f"https://bedrock-runtime.{entry.aws_region}.amazonaws.com"
+    return vendor.base_url if vendor else ""
 
 
 def hashed(entry: KeyEntry) -> KeyEntry:
@@ -97,10 +125,28 @@ def provider_of(entry: ProviderEntry, folder: Path) -> Provider:
     shared = {
         name: getattr(entry, name)
         for name in Provider.__struct_fields__
-        if name not in ("price_source", "ca_file")
+        if name not in ("price_source", "ca_file", "passthrough")
     }
     ca_file = str(folder / entry.ca_file) if entry.ca_file else ""
-    return Provider(**shared, price_source=entry.prices, ca_file=ca_file)
+    rules = tuple(
+        PassRoute(
+            rule.method.upper(),
+            rule.path,
+            usd_to_nanos(rule.usd_per_request),
+            usd_to_nanos(rule.usd_per_second),
+            rule.max_seconds,
+        )
+        for rule in entry.passthrough
+    )
+    return Provider(**shared, price_source=entry.prices, ca_file=ca_file, passthrough=rules)
+
+
+def route_of(entry: ModelEntry) -> ModelRoute:
+    """A model name and its targets."""
+    targets = tuple(Target(t.provider, t.model, t.weight, t.max_concurrent) for t in entry.targets)
+    return ModelRoute(
+        entry.name, entry.provider, entry.model, targets, entry.strategy, entry.retries, entry.backoff_ms
+    )
 
 
 def key_of(entry: KeyEntry, org: str, origin: Origin, place: str) -> KeySpec:

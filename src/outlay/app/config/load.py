@@ -189,7 +189,14 @@ def _known(root: Table, folder: Path) -> Known:
     named = {text for text in providers.values() if text}
     priced = dict(_texts(root, "providers", "prices"))
     sources = {source or providers.get(index, "") for index, source in priced.items()}
-    return Known(folder, named, sources - {""}, {text for _, text in _texts(root, "models", "provider")})
+    return Known(folder, named, sources - {""}, set(_routed(root)))
+
+
+def _routed(root: Table) -> Iterator[str]:
+    """Providers that a top-level model leads to."""
+    yield from (text for _, text in _texts(root, "models", "provider"))
+    for _, item in _items(root, "models"):
+        yield from (text for _, text in _texts(item, "targets", "provider"))
 
 
 def _texts(root: Table, section: str, field: str) -> Iterator[tuple[int, str]]:

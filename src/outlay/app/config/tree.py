@@ -9,9 +9,9 @@ from typing import Annotated
 
 import msgspec
 
-from outlay.flow.gateway.snapshot import OnClientGone, Settings
+from outlay.flow.gateway.snapshot import ClientAuth, OnClientGone, Settings, Strategy
 from outlay.flow.outcome import Billing
-from outlay.wire.intent import Dialect
+from outlay.wire.intent import Dialect, Operation
 
 NO_LIMIT = "none"
 """As `limit_usd`: the budget only meters."""
@@ -69,6 +69,18 @@ class ConsoleSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """At least 16 characters. The console does not start without one."""
 
 
+class PassEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One route that is let through unread: always held and booked at this price."""
+
+    path: str
+    """As the client asks for it: exact, or a prefix that ends in `*`."""
+    method: str = "*"
+    usd_per_request: Amount = "0"
+    usd_per_second: Amount = "0"
+    max_seconds: int = 0
+    """With a price per second: the call is cut then."""
+
+
 class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An upstream. `openai` and `anthropic` know their own defaults; everything else states dialect and base_url."""
 
@@ -87,6 +99,21 @@ class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Names or `prefix*` served under their own names. `*` is asked last, whatever the order of providers."""
     output_limit_field: str = ""
     """`max_tokens` or `max_completion_tokens`."""
+    apis: tuple[Operation, ...] = ()
+    """Generation APIs it serves (`chat`, `responses`, `messages`, `generate_content`), the first is what others are
+    translated to; and `rerank` of an engine."""
+    client_auth: ClientAuth = ClientAuth.NONE
+    """Whose credential goes there: `none` (its own `api_key`), `own` (a client's, beside its virtual key), `same`."""
+    api_version: str = ""
+    """Azure's older form: `/deployments/<model>/...?api-version=`, header `api-key`."""
+    aws_region: str = ""
+    aws_access_key_id: Secret = ""
+    aws_secret_access_key: Secret = ""
+    aws_session_token: Secret = ""
+    passthrough: tuple[PassEntry, ...] = ()
+    """Routes that Outlay does not know, let through at a price."""
+    max_concurrent: int = 0
+    """Calls in flight at each of its models; 0: no limit."""
     has_hidden_output: bool | None = None
     """Its models may reason out of sight, so a cut answer cannot be counted."""
     headers: dict[str, Secret] = {}
@@ -100,12 +127,31 @@ class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Certificates to trust instead of the system's; relative to the YAML's folder."""
 
 
-class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model name that clients use, and the provider and model that serve and bill it."""
+class TargetEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of several places where a model name is served."""
 
-    name: str
     provider: str
     model: str
+    weight: int = 1
+    """Share of the calls, of the weighted strategy."""
+    max_concurrent: int = 0
+    """Calls in flight; 0: the provider's."""
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model name that clients use, and what serves and bills it: one provider and model, or several targets."""
+
+    name: str
+    provider: str = ""
+    model: str = ""
+    targets: tuple[TargetEntry, ...] = ()
+    """In the place of provider and model: several; the next is asked when one fails or refuses for its load."""
+    strategy: Strategy = Strategy.ORDERED
+    """Which is asked first: `ordered`, `weighted`, `cheapest`."""
+    retries: int = 0
+    """Further rounds through the targets. Every attempt is held and billed."""
+    backoff_ms: int = 250
+    """Pause before the first of those rounds; doubles each round."""
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -205,6 +251,8 @@ class CustomEntry(_Price, frozen=True, kw_only=True, tag="custom"):
     variants: dict[str, Amounts] = {}
     geo_multipliers: dict[str, Amount] = {}
     usd_per_1000_uses: dict[str, Amount] = {}
+    usd_per_unit: dict[str, Amount] = {}
+    """Unit (`image`, `audio_ms`, `character`, `search_unit`, ...) -> USD for one of it."""
     usd_per_request: Amount = "0"
     context_window: int | None = None
     max_output_tokens: int | None = None

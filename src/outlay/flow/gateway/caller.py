@@ -10,7 +10,7 @@ from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.snapshot import KeySpec
 from outlay.flow.scope import MAX_TAGS, MAX_VALUE_LENGTH, Identity
 
-_FORWARD, _DROP, _BEARER, _KEY, _RUN, _AGENT, _CUSTOMER, _TAGS = range(8)
+_FORWARD, _DROP, _BEARER, _KEY, _OUTLAY_KEY, _RUN, _AGENT, _CUSTOMER, _TAGS, _SESSION = range(10)
 
 _ACTIONS: dict[bytes, int] = {
     **dict.fromkeys(
@@ -28,14 +28,26 @@ _ACTIONS: dict[bytes, int] = {
             b"upgrade",
             b"proxy-authorization",
             b"proxy-connection",
-            b"x-goog-api-key",
             b"cookie",
+            b"x-amz-date",
+            b"x-amz-security-token",
+            b"x-amz-content-sha256",
+            b"sec-websocket-key",
+            b"sec-websocket-version",
+            b"sec-websocket-extensions",
+            b"sec-websocket-protocol",
         ),
         _DROP,
     ),
     b"authorization": _BEARER,
     b"x-api-key": _KEY,
-    b"x-outlay-key": _KEY,
+    b"api-key": _KEY,
+    b"x-goog-api-key": _KEY,
+    b"x-outlay-key": _OUTLAY_KEY,
+    # coding agents name their session: the run, where the client names none itself
+    b"x-claude-code-session-id": _SESSION,
+    b"session_id": _SESSION,
+    b"session-id": _SESSION,
     b"x-outlay-run": _RUN,
     b"x-outlay-agent": _AGENT,
     b"x-outlay-customer": _CUSTOMER,
@@ -46,10 +58,12 @@ _ACTIONS: dict[bytes, int] = {
 class Caller:
     """What one request's headers say."""
 
-    __slots__ = ("agent", "customer", "forwarded", "run", "secret", "tags")
+    __slots__ = ("agent", "customer", "forwarded", "own_auth", "run", "same_auth", "secret", "tags")
 
-    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self.secret = self.run = self.agent = self.customer = self.tags = b""
+    def __init__(self, headers: list[tuple[bytes, bytes]], query_key: bytes = b"") -> None:
+        self.secret = self.run = self.agent = self.customer = self.tags = session = b""
+        own = outlay = b""
+        credential: list[bytes] = []
         forwarded: list[bytes] = []
         actions = _ACTIONS
         for name, value in headers:
@@ -60,12 +74,18 @@ class Caller:
             elif action == _DROP:
                 continue
             elif action == _BEARER:
-                if not self.secret and value[:7].lower() == b"bearer ":
-                    self.secret = value[7:].strip()
+                credential += (name, b": ", value, b"\r\n")
+                if not own and value[:7].lower() == b"bearer ":
+                    own = value[7:].strip()
             elif action == _KEY:
-                # x-outlay-key wins over what else may be there for the provider
-                if not self.secret or name == b"x-outlay-key":
-                    self.secret = value.strip()
+                credential += (name, b": ", value, b"\r\n")
+                own = own or value.strip()
+            elif action == _OUTLAY_KEY:
+                # it wins over what else may be there for the provider
+                outlay = value.strip()
+            elif action == _SESSION:
+                session = session or value
+                forwarded += (name, b": ", value, b"\r\n")
             elif action == _RUN:
                 self.run = value
             elif action == _AGENT:
@@ -75,8 +95,14 @@ class Caller:
             else:
                 self.tags = value
         self.forwarded = b"".join(forwarded)
+        self.secret = outlay or own or query_key
+        self.run = self.run or session
+        self.own_auth = b"".join(credential) if outlay else b""
+        """Header lines of a credential that the client brought beside its virtual key."""
+        self.same_auth = b"".join(credential)
+        """Header lines of whatever credential the client sent to Outlay or through it."""
 
-    def identity(self, key: KeySpec, provider: str, model: str) -> Identity | Refusal:
+    def identity(self, key: KeySpec, provider: str, model: str, billing: str = "") -> Identity | Refusal:
         """The caller's dimensions: pinned ones from the key, others from the headers."""
         said = {}
         for dimension, value, pinned in (
@@ -105,6 +131,7 @@ class Caller:
             run=said["run"],
             model=model,
             provider=provider,
+            billing=billing,
             tags=tags,
         )
 
@@ -153,3 +180,13 @@ def _bad_header(dimension: str) -> Refusal:
         f"{name} must be {form}, each value at most {MAX_VALUE_LENGTH} bytes.",
         {"param": name},
     )
+
+
+def query_key(path: bytes) -> bytes:
+    """The key in a request's query (`?key=`, as Google's API takes it); empty if there is none."""
+    if b"key=" not in path:
+        return b""
+    for part in path.partition(b"?")[2].split(b"&"):
+        if part.startswith(b"key="):
+            return part[4:]
+    return b""

@@ -75,12 +75,39 @@ class Request:
     is_http10: bool
     received_at: int
 
+    @property
+    def content_type(self) -> str:
+        """The body's media type with its parameters; "" if the client states none."""
+        return self.header(b"content-type")
+
+    def header(self, name: bytes) -> str:
+        """The first value of a header field (lower-case name); "" if it is not there."""
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return ""
+
 
 class Answering(Protocol):
     """Whoever answers the current request."""
 
     def on_client_gone(self) -> None: ...
     def on_client_writable(self, is_writable: bool) -> None: ...
+
+
+class Answered(Protocol):
+    """Who is answered: a connection, or one turn of a WebSocket."""
+
+    answering: Answering | None
+    memo: object | None
+
+    @property
+    def can_write(self) -> bool: ...
+    def write_whole(self, status: int, head: bytes, body: bytes) -> None: ...
+    def begin_stream(self, status: int, head: bytes) -> None: ...
+    def write_part(self, data: bytes) -> None: ...
+    def end_stream(self, data: bytes = b"") -> None: ...
+    def abort(self) -> None: ...
 
 
 class Host(Protocol):
@@ -96,6 +123,9 @@ class Host(Protocol):
 
     def monotonic(self) -> int: ...
     def on_request(self, connection: "ClientConnection", request: Request) -> None: ...
+    def on_upgrade(self, connection: "ClientConnection", request: Request, rest: bytes) -> bool:
+        """A client asks to switch protocols: True if the transport has been taken over."""
+
     def may_continue(self, headers: list[tuple[bytes, bytes]]) -> bool: ...
     def on_connected(self, connection: "ClientConnection") -> bool: ...
     def on_disconnected(self, connection: "ClientConnection") -> None: ...
@@ -255,10 +285,8 @@ class ClientConnection(asyncio.Protocol):
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(
-                BadRequest(400, "upgrade_not_supported", "this gateway does not switch protocols here")
-            )
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError as error:
             cause = error.__context__
@@ -271,6 +299,18 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._in_message and self._head_bytes > self._host.settings.max_header_bytes:
             self._fail(BadRequest(431, "headers_too_large", "the request's header block is too large"))
+
+    def _upgrade(self, rest: bytes) -> None:
+        """The request just read asks to switch protocols; `rest` came behind it."""
+        if self.request is None and len(self._ready) == 1:
+            request = self._ready.popleft()
+            self.request = request
+            if self._host.on_upgrade(self, request, rest):
+                self.is_closing = True
+                self._host.on_disconnected(self)
+                return
+            self.request = None
+        self._fail(BadRequest(400, "upgrade_not_supported", "this gateway does not switch protocols here"))
 
     # -- httptools --------------------------------------------------------------------------------------------
 

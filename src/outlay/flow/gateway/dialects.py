@@ -5,40 +5,175 @@ from typing import Final
 
 import msgspec
 
-from outlay.wire import anthropic, anthropic_answer, openai, openai_answer
-from outlay.wire.intent import Answer, CallIntent, Dialect, Operation, Rejection
-from outlay.wire.routes import ROUTES
+from outlay.flow.gateway.client import Request
+from outlay.wire import (
+    anthropic,
+    anthropic_answer,
+    gemini,
+    gemini_answer,
+    openai,
+    openai_answer,
+    openai_responses,
+    openai_responses_answer,
+)
+from outlay.wire.body import replace_fields
+from outlay.wire.intent import Answer, CallIntent, Dialect, Operation, Rejection, Usage
+from outlay.wire.multipart import with_part
+from outlay.wire.routes import EXACT, Match, Metering, Route
 from outlay.wire.stream import StreamReader
 
 PARSERS: Final[Mapping[Operation, Callable[[bytes], CallIntent | Rejection]]] = {
     Operation.CHAT: openai.parse_chat,
     Operation.EMBEDDINGS: openai.parse_embeddings,
+    Operation.RESPONSES: openai_responses.parse_responses,
     Operation.MESSAGES: anthropic.parse_messages,
     Operation.COUNT_TOKENS: anthropic.parse_count_tokens,
 }
+"""Operations whose body says everything."""
 
-FAST_ROUTES: Final = {
-    (method.encode(), path.encode()): route
-    for (method, path), route in ROUTES.items()
-    if route[1] is not Operation.MODELS
+PATH_PARSERS: Final[
+    Mapping[tuple[Dialect, Operation], Callable[[bytes, str, bool], CallIntent | Rejection]]
+] = {
+    (Dialect.GOOGLE, Operation.GENERATE): lambda body, model, stream: gemini.parse_generate(
+        body, model=model, stream=stream
+    ),
+    (Dialect.GOOGLE, Operation.EMBED_CONTENT): lambda body, model, _: gemini.parse_embed_content(
+        body, model=model
+    ),
+    (Dialect.GOOGLE, Operation.COUNT_TOKENS): lambda body, model, _: gemini.parse_count_tokens(
+        body, model=model
+    ),
 }
-"""The metered routes as they come off the wire."""
+"""Operations whose path names the model, and asks for a stream."""
 
-HAS_OUTPUT: Final = frozenset({Operation.CHAT, Operation.MESSAGES})
+FORM_PARSERS: Final[Mapping[Operation, Callable[[str, bytes], CallIntent | Rejection]]] = {}
+"""Operations whose body is a form."""
+
+FAST_ROUTES: Final[Mapping[tuple[bytes, bytes], Match]] = {
+    (method.encode(), path.encode()): match
+    for (method, path), match in EXACT.items()
+    if match.route.operation in PARSERS and match.route.metering in (Metering.HELD, Metering.FREE)
+}
+"""The plain metered routes as they come off the wire."""
+
+HAS_OUTPUT: Final = frozenset(
+    {
+        Operation.CHAT,
+        Operation.MESSAGES,
+        Operation.RESPONSES,
+        Operation.GENERATE,
+        Operation.COMPLETIONS,
+        Operation.CONVERSE,
+        Operation.INVOKE,
+    }
+)
+"""Operations with a limit of output tokens, which goes in where the client states none."""
+
+STREAMS: Final[Mapping[Operation, Callable[[CallIntent], StreamReader]]] = {
+    Operation.CHAT: lambda intent: openai_answer.ChatStream(strip_usage=not intent.wants_stream_usage),
+    Operation.MESSAGES: lambda intent: anthropic_answer.MessagesStream(),
+    Operation.RESPONSES: lambda intent: openai_responses_answer.ResponsesStream(),
+    Operation.GENERATE: lambda intent: gemini_answer.GenerateStream(),
+}
+
+ANSWERS: Final[Mapping[Operation, Callable[[Operation, bytes], Answer]]] = {
+    Operation.CHAT: openai_answer.read_answer,
+    Operation.EMBEDDINGS: openai_answer.read_answer,
+    Operation.RESPONSES: openai_responses_answer.read_answer,
+    Operation.MESSAGES: anthropic_answer.read_answer,
+    Operation.COUNT_TOKENS: anthropic_answer.read_answer,
+    Operation.GENERATE: gemini_answer.read_answer,
+    Operation.EMBED_CONTENT: gemini_answer.read_answer,
+}
+
+_EVENT_TYPES: Final = (b"text/event-stream", b"application/vnd.amazon.eventstream")
+_OPAQUE_PATHS: Final = ("/content", "/results")
 
 
-def read_answer(dialect: Dialect, operation: Operation, body: bytes) -> Answer:
+def parse_call(match: Match, request: Request) -> CallIntent | Rejection:
+    """The money side of a call; never raises. A model that the path names is put into a body that has none."""
+    route = match.route
+    by_form = FORM_PARSERS.get(route.operation)
+    if by_form is not None:
+        if match.model:
+            named = with_part(request.content_type, request.body, "model", match.model)
+            if isinstance(named, Rejection):
+                return named
+            request.body = named
+        return by_form(request.content_type, request.body)
+    by_path = PATH_PARSERS.get((route.dialect, route.operation))
+    if by_path is not None:
+        return by_path(request.body, match.model, route.is_stream)
+    if match.model:
+        # Azure's older form: the path names what is deployed, whatever the body says
+        renamed = with_model(request.body, match.model)
+        if isinstance(renamed, Rejection):
+            return renamed
+        request.body = renamed
+    return PARSERS[route.operation](request.body)
+
+
+def parse_generated(body: bytes, model: str, stream: bool) -> CallIntent | Rejection:
+    """The money side of a body made for Google's dialect."""
+    return gemini.parse_generate(body, model=model, stream=stream)
+
+
+def with_model(body: bytes, model: str) -> bytes | Rejection:
+    """A JSON body with its `model` set."""
+    try:
+        return replace_fields(body, {"model": model})
+    except (ValueError, RecursionError):
+        return Rejection(400, "invalid_json", "the body must be one JSON object in UTF-8")
+
+
+def read_answer(intent: CallIntent, body: bytes) -> Answer:
     """What a whole answer says; never raises."""
-    if dialect is Dialect.ANTHROPIC:
-        return anthropic_answer.read_answer(operation, body)
-    return openai_answer.read_answer(operation, body)
+    return ANSWERS.get(intent.operation, openai_answer.read_answer)(intent.operation, body)
 
 
-def open_stream(intent: CallIntent) -> StreamReader:
-    """A reader for the answer of a streaming call."""
-    if intent.dialect is Dialect.ANTHROPIC:
-        return anthropic_answer.MessagesStream()
-    return openai_answer.ChatStream(strip_usage=not intent.wants_stream_usage)
+def open_stream(intent: CallIntent, headers: list[tuple[bytes, bytes]]) -> StreamReader | None:
+    """A reader for the answer of a streaming call; None if it is no stream after all."""
+    make = STREAMS.get(intent.operation)
+    if make is None:
+        return None
+    for name, value in headers:
+        if name == b"content-type":
+            return make(intent) if value.lower().startswith(_EVENT_TYPES) else None
+    return None
+
+
+def is_opaque(route: Route) -> bool:
+    """Whether a successful answer goes on as it comes: nothing in it says what it cost."""
+    operation = route.operation
+    if operation is Operation.FREE:
+        return route.path.endswith(_OPAQUE_PATHS)
+    return operation is Operation.SPEECH or operation is Operation.PASSTHROUGH
+
+
+class OpaqueStream:
+    """A `StreamReader` of bytes that say nothing about money."""
+
+    usage: Usage | None = None
+    usage_is_final = False
+    error_seen = False
+    response_id: str | None = None
+    finish_reason: str | None = None
+    saw_output = False
+    deltas = 0
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.output_bytes = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See `StreamReader`."""
+        self.output_bytes += len(chunk)
+        return chunk
+
+    def end(self) -> bytes:
+        """See `StreamReader`."""
+        self.is_done = True
+        return b""
 
 
 def models_body(dialect: Dialect, names: list[str]) -> bytes:
@@ -47,14 +182,15 @@ def models_body(dialect: Dialect, names: list[str]) -> bytes:
         data = [_anthropic_model(name) for name in names]
         ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
         return msgspec.json.encode({"data": data, "has_more": False, **ends})
+    if dialect is Dialect.GOOGLE:
+        return msgspec.json.encode({"models": [_google_model(name) for name in names]})
     return msgspec.json.encode({"object": "list", "data": [_openai_model(name) for name in names]})
 
 
 def model_body(dialect: Dialect, name: str) -> bytes:
     """One model in the dialect's shape."""
-    return msgspec.json.encode(
-        _anthropic_model(name) if dialect is Dialect.ANTHROPIC else _openai_model(name)
-    )
+    make = {Dialect.ANTHROPIC: _anthropic_model, Dialect.GOOGLE: _google_model}.get(dialect, _openai_model)
+    return msgspec.json.encode(make(name))
 
 
 def _openai_model(name: str) -> dict[str, object]:
@@ -63,3 +199,11 @@ def _openai_model(name: str) -> dict[str, object]:
 
 def _anthropic_model(name: str) -> dict[str, object]:
     return {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
+
+
+def _google_model(name: str) -> dict[str, object]:
+    return {
+        "name": f"models/{name}",
+        "displayName": name,
+        "supportedGenerationMethods": ["generateContent", "countTokens"],
+    }

@@ -1,220 +1,45 @@
-"""One request from its last byte to its settled charge: the shell around `flow.lifecycle`.
+"""One request from its last byte to its settled charges: the shell around `flow.lifecycle`.
 
 Decides nothing about money itself: `lookup` bounds and prices, `authorize` and the books admit, `lifecycle` says
-what an event means, `settlement` says what it cost. Here are the bytes, the order, and the promise that the
-provider's usage is read before its bytes are forwarded.
+what an event means, `settlement` says what it cost, `attempts` says which target is next. Here are the bytes, the
+order, and the promise that the provider's usage is read before its bytes are forwarded. Each attempt has a hold and
+a charge of its own; until the client has been told something, a failed one may be followed by another.
 """
 
-from typing import TYPE_CHECKING
-
-from outlay.flow.accounts import Account
-from outlay.flow.authorize import Denied, Reason, authorize
-from outlay.flow.gateway.caller import Caller
-from outlay.flow.gateway.client import BadRequest, ClientConnection, Request, decoded
-from outlay.flow.gateway.dialects import FAST_ROUTES, HAS_OUTPUT, PARSERS, open_stream, read_answer
+from outlay.flow.gateway.admission import Admission
+from outlay.flow.gateway.attempts import RETRYABLE
+from outlay.flow.gateway.dialects import HAS_OUTPUT, OpaqueStream, is_opaque, open_stream
 from outlay.flow.gateway.forward import Edits, answer_head, cost_head, refusal_head, upstream_request
-from outlay.flow.gateway.quoting import make_terms, may_clamp
-from outlay.flow.gateway.refusal import Refusal, refusal_of
-from outlay.flow.gateway.settlement import Settlement, Terms, settle_failure, settle_silent, settle_usage
-from outlay.flow.gateway.snapshot import OnClientGone, Snapshot
+from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.settlement import (
+    Settlement,
+    settle_answer,
+    settle_failure,
+    settle_stream,
+    settle_timed,
+)
+from outlay.flow.gateway.snapshot import OnClientGone
 from outlay.flow.gateway.upstream import UpstreamConnection
-from outlay.flow.ledger.books import Basis, Ending, Hold, Status
+from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
 from outlay.flow.lifecycle import Command, Event, State, step
 from outlay.flow.outcome import Failure, failure_of_status
-from outlay.flow.waiting import Waiter
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import id_text
-from outlay.lookup.cost import Quote, with_output
-from outlay.wire.intent import CallIntent, Dialect, Rejection
+from outlay.wire.intent import Operation
 from outlay.wire.refusal import error_body, stream_error_event
 from outlay.wire.stream import StreamReader
 
-if TYPE_CHECKING:
-    from outlay.flow.gateway.server import Entry, Gateway
-
-_EVENT_STREAM = b"text/event-stream"
-FEW = 2
-"""Calls in flight up to which a hold is committed at once instead of at the end of the loop's turn."""
+_TRACKED = frozenset(
+    {Operation.FREE, Operation.BATCH, Operation.MESSAGE_BATCH, Operation.FINE_TUNING, Operation.RESPONSES}
+)
+"""Operations whose answers may make or list objects that belong to somebody."""
+_UNSURE = frozenset({Basis.OUTCOME_UNKNOWN, Basis.COUNTED})
 _AS_RECEIVED = Edits(0, False, False)
 
 
-class Exchange:
+class Exchange(Admission):
     """See the module."""
-
-    intent: CallIntent
-    _entry: "Entry"
-    _terms: Terms
-    _quote: Quote
-    _hold: Hold
-    _caller: Caller
-    _body: bytes
-
-    # no __slots__: defaults that most calls never touch cost nothing here
-    state = State.HOLDING
-    _dialect = Dialect.OPENAI
-    _waiter: Waiter | None = None
-    _upstream: UpstreamConnection | None = None
-    _reader: StreamReader | None = None
-    _answer_bytes = 0
-    _answer_headers: list[tuple[bytes, bytes]]
-    _status = 0
-    _has_head = False
-    _is_clamped = False
-    _has_hold = False
-    _first_byte_at: int | None = None
-    _deadline = 0
-
-    def __init__(self, gateway: "Gateway", client: ClientConnection, request: Request) -> None:
-        self._gateway = gateway
-        self._snapshot: Snapshot = gateway.snapshot
-        self._client: ClientConnection | None = client
-        self._request = request
-        self._now_ns = gateway.clock.now()
-        self.id = gateway.ids.make(self._now_ns)
-        self._parts: list[bytes] = []
-
-    # -- before anything is held ------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """Take the request as far as it goes without waiting."""
-        request = self._request
-        path = request.path
-        if b"?" in path:
-            path = path.partition(b"?")[0]
-        route = FAST_ROUTES.get((request.method, path))
-        if route is None:
-            self._gateway.answer_other(self, request)
-            return
-        self._dialect, operation = route
-        client = self._client
-        memo = None if client is None else self._gateway.memo(client, request)
-        now = self._now_ns
-        if memo is None or memo.key.expires_at <= now:
-            key = None if memo is None else memo.key
-            self.refuse(self._gateway.unauthorized(Caller(request.headers).secret, key))
-            return
-        if request.encoding:
-            try:
-                request.body = decoded(request.body, request.encoding, self._snapshot.settings)
-            except BadRequest as error:
-                self.refuse(Refusal(error.status, error.code, error.message))
-                return
-        intent = PARSERS[operation](request.body)
-        if isinstance(intent, Rejection):
-            self.refuse(Refusal(intent.status, intent.code, intent.message, {"param": intent.param}))
-            return
-        self.intent = intent
-        self._caller = memo.caller
-        entry = self._gateway.entry(memo, self._dialect, intent)
-        if isinstance(entry, Refusal):
-            self.refuse(entry)
-            return
-        self._entry = entry
-        self._quote_and_place(now)
-
-    def _quote_and_place(self, now: UnixNanos) -> None:
-        entry = self._entry
-        terms = make_terms(self._snapshot, entry.provider, entry.model, self.intent, now)
-        if isinstance(terms, Refusal):
-            self.refuse(terms)
-            return
-        self._terms = terms
-        self._quote = quote = terms.quote
-        gateway = self._gateway
-        room = gateway.room
-        if room.count:
-            for account in entry.current(now).accounts:
-                if account.waiting and room.must_queue(account, quote.total_nanos, gateway.clock.monotonic()):
-                    self._wait(account, quote.total_nanos)
-                    return
-        if not self._place(quote, now):
-            blocked = self._decide()
-            if blocked is not None:
-                self._wait(*blocked)
-        elif len(gateway.exchanges) <= FEW:
-            # nobody to share a commit with: a turn of the loop would only be waited for
-            gateway.books.flush()
-
-    def _place(self, quote: Quote, now: int) -> bool:
-        entry = self._entry
-        hold = self._gateway.books.place(
-            entry.current(now),
-            quote.total_nanos,
-            self.id,
-            1,
-            entry.route_id,
-            self._gateway.price_id(self._terms.price),
-            self._on_durable,
-            now,
-        )
-        if hold is None:
-            return False
-        self._hold = hold
-        self._has_hold = True
-        client = self._client
-        if client is not None:
-            client.answering = self
-        self._gateway.exchanges.add(self)
-        return True
-
-    def _decide(self) -> tuple[Account, int] | None:
-        """Place the hold, or refuse; or say which account blocks and how much is needed there."""
-        settings = self._snapshot.settings
-        now = self._gateway.clock.now()
-        accounts = self._entry.current(now).accounts
-        quote = self._terms.quote
-        decision = authorize(accounts, quote, settings.min_output_tokens, may_clamp(settings, self.intent))
-        if isinstance(decision, Denied):
-            if decision.reason is Reason.BUDGET_BUSY:
-                return decision.account, decision.needed_nanos
-            self._deny(decision)
-            return None
-        if decision.is_clamped:
-            quote = with_output(quote, decision.max_output_tokens)
-            self._is_clamped = True
-            terms = self._terms
-            self._terms = Terms(terms.provider, terms.model, terms.intent, terms.price, quote, terms.book)
-            self._quote = quote
-        if not self._place(quote, now):
-            raise AssertionError("a decision that admits must fit")
-        return None
-
-    def _deny(self, denied: Denied) -> None:
-        gateway = self._gateway
-        self.refuse(refusal_of(denied, self._snapshot.settings, id_text(self.id), gateway.clock.now()))
-
-    # -- waiting for money --------------------------------------------------------------------------------------
-
-    def _wait(self, account: Account, needed: int) -> None:
-        gateway = self._gateway
-        now = gateway.clock.monotonic()
-        deadline = now + self._snapshot.settings.wait_s * 1_000_000_000
-        waiter = Waiter(self._retry, self._on_wait_over, len(self._request.body), now, deadline)
-        if not gateway.room.join(waiter, account, needed):
-            self._busy(account, needed)
-            return
-        self._waiter = waiter
-        if self._client is not None:
-            self._client.answering = self
-
-    def _retry(self) -> tuple[Account, int] | None:
-        """`_decide` for the waiting room: a defect in one call's decision must not cost the others their place."""
-        try:
-            return self._decide()
-        except AccountingBroken:
-            raise
-        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
-            self.fail(error)
-            return None
-
-    def _on_wait_over(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and waiter.account is not None:
-            self._busy(waiter.account, waiter.needed)
-
-    def _busy(self, account: Account, needed: int) -> None:
-        self._deny(Denied(Reason.BUDGET_BUSY, account, needed, account.cap, account.spent, account.held))
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -260,8 +85,16 @@ class Exchange:
             self._entry.pool.give_back(connection)
             return
         try:
+            passage, request = self._passage, self._request
             data = upstream_request(
-                self._entry, self.intent, self._request, self._caller.forwarded, self._edits(), self.id
+                self._entry,
+                self._sent,
+                request,
+                request.body if passage is None else passage.body,
+                self._caller.forwarded if passage is None else passage.forwarded,
+                self._edits(),
+                self.id,
+                self._entry.sign,
             )
         except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
             self._entry.pool.give_back(connection)
@@ -269,8 +102,9 @@ class Exchange:
             self._finish()
             return
         self._upstream = connection
+        self._sent_at = self._gateway.clock.monotonic()
         self.state, _ = step(State.SENDING, Event.REQUEST_SENT)
-        self._gateway.metrics.sent(self._gateway.clock.monotonic() - self._request.received_at)
+        self._gateway.metrics.sent(self._sent_at - self._request.received_at)
         connection.send(self, data)
 
     def on_upstream_failed(self, reason: str) -> None:
@@ -281,7 +115,6 @@ class Exchange:
         command = self._on(Event.UPSTREAM_FAILED, None, reason)
         if command in (Command.VOID, Command.SETTLE_FAILURE):
             self._answer_failure(before, reason)
-            self._finish()
 
     def on_answer_started(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """See `upstream.Call`."""
@@ -289,15 +122,17 @@ class Exchange:
         self._status = status
         self._answer_headers = headers
         self._first_byte_at = self._now()
-        if self.intent.stream and status == 200:
-            for name, value in headers:
-                if name == b"content-type" and value[:17].lower() == _EVENT_STREAM:
-                    self._reader = open_stream(self.intent)
-                    client = self._client
-                    if client is not None:
-                        client.begin_stream(status, self._head())
-                        self._has_head = True
-                    return
+        if status != 200:
+            return
+        sent = self._sent
+        if sent.stream:
+            self._reader = open_stream(sent, headers)
+        if self._reader is None and is_opaque(self.match.route):
+            self._reader = OpaqueStream()
+        client = self._client
+        if self._reader is not None and client is not None:
+            client.begin_stream(status, self._head())
+            self._has_head = True
 
     def on_answer_data(self, data: bytes) -> None:
         """See `upstream.Call`."""
@@ -325,7 +160,9 @@ class Exchange:
         if not parts:
             return b""
         self._parts = []
-        return reader.feed(parts[0] if len(parts) == 1 else b"".join(parts))
+        data = reader.feed(parts[0] if len(parts) == 1 else b"".join(parts))
+        passage = self._passage
+        return data if passage is None else passage.feed(data)
 
     def on_answer_ended(self) -> None:
         """See `upstream.Call`."""
@@ -336,8 +173,8 @@ class Exchange:
         try:
             if self._reader is not None:
                 self._end_stream(self._reader)
-            else:
-                self._end_whole()
+            elif self._end_whole():
+                return
         except AccountingBroken:
             raise
         except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
@@ -347,6 +184,11 @@ class Exchange:
     def on_client_gone(self) -> None:
         """See `client.Answering`: the hold lives on until the provider's outcome is known."""
         self._client = None
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+            self._finish()
+            return
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             self._gateway.room.leave(waiter)
@@ -391,12 +233,18 @@ class Exchange:
         if client is not None:
             text = "Outlay failed on this call; it is logged."
             if self._has_head:
-                client.end_stream(stream_error_event(self._dialect, "internal_error", text, {}, status=500))
+                self._end_begun("internal_error", text, 500)
             else:
                 self.refuse(Refusal(500, "internal_error", text))
 
     def kill(self, failure: Failure | None, reason: str) -> None:
         """End this exchange now: cut the stream, close the upstream, settle by the table."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+            self._give_up(Refusal(503, "stopped", f"Outlay stopped: {reason}."))
+            self._finish()
+            return
         before = self.state
         command = self._on(Event.KILL_ORDERED, failure, reason)
         if command is Command.VOID:
@@ -405,8 +253,8 @@ class Exchange:
             upstream, self._upstream = self._upstream, None
             if upstream is not None:
                 upstream.abort()
+            self._plan = None
             self._answer_failure(before, reason)
-            self._finish()
 
     def overdue(self, now: int) -> None:
         """Time limits of the upstream's side; monotonic ns."""
@@ -419,7 +267,9 @@ class Exchange:
             self.kill(Failure.CLIENT_GONE, "the answer took longer than drain_timeout_s")
         elif self._status == 0 and quiet_s >= provider.first_byte_timeout_s:
             upstream.abort()
-            self.on_upstream_failed("the provider did not answer in time")
+            self.on_upstream_failed(_LATE)
+        elif self.fixed is not None and self.fixed.max_seconds and self._is_past(now, self.fixed.max_seconds):
+            self.kill(None, "the call took longer than the route's max_seconds")
         elif (
             self._status
             and quiet_s >= provider.idle_timeout_s
@@ -428,77 +278,105 @@ class Exchange:
             upstream.abort()
             self.on_upstream_failed("the provider's answer stopped in the middle")
 
+    def _is_past(self, now: int, seconds: int) -> bool:
+        return now - self._sent_at >= seconds * 1_000_000_000
+
     # -- ends ---------------------------------------------------------------------------------------------------
 
-    def _end_whole(self) -> None:
+    def _end_whole(self) -> bool:
+        """Settle by the whole answer and pass it on; True if another attempt follows instead."""
         parts = self._parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
-        settlement = self._settlement_of(body)
-        self._end(settlement)
-        client = self._client
+        status, fixed = self._status, self.fixed
+        if self._sent.is_background and fixed is None:
+            fixed = self._gateway.jobs.background(self._terms)
+        job = fixed.accepted(status, body) if fixed is not None else None
+        cost = 0
+        if fixed is not None and job is not None:
+            fixed.defer(self._hold, job)
+        else:
+            settlement = self._settlement(status, body)
+            cost = settlement.cost_nanos
+            self._end(settlement)
+        head = self._head() + cost_head(self._entry.chain, self._entry.visible, cost)
+        passage, client = self._passage, self._client
+        if passage is not None:
+            status, body = passage.answer(status, body, id_text(self.id))
+        if self.intent.operation in _TRACKED:
+            body = self._gateway.resources.seen(self.match, self.intent, self._entry, status, body)
+        if status in RETRYABLE and self._plan is not None and client is not None:
+            self._failed = (status, head, body)
+            self._plan.retry_after_ms = _retry_after_ms(self._answer_headers)
+            if self._ask_next():
+                return True
         if client is not None:
-            head = self._head() + cost_head(self._entry.chain, self._entry.visible, settlement.cost_nanos)
-            client.write_whole(self._status, head, body)
-
-    def _settlement_of(self, body: bytes) -> Settlement:
-        now = self._now()
-        status = self._status
-        if status >= 300 or status == 204:
-            stated = read_answer(self._dialect, self.intent.operation, body).usage
-            if stated is not None and stated.input_tokens + stated.output_tokens > 0:
-                # an error that states what it used was billed, whatever the table says of errors
-                return settle_usage(self._terms, stated, now)
-            return settle_failure(self._terms, failure_of_status(status), None, now, f"status {status}")
-        answer = read_answer(self._dialect, self.intent.operation, body)
-        if answer.usage is not None:
-            return settle_usage(self._terms, answer.usage, now)
-        if answer.is_error:
-            return settle_failure(self._terms, Failure.GARBAGE, None, now, "an error object with status 200")
-        if answer.response_id is None and answer.finish_reason is None:
-            return settle_failure(
-                self._terms, Failure.GARBAGE, None, now, "the body is not a readable answer"
-            )
-        return settle_silent(self._terms, answer.output_bytes, "the answer does not state its usage")
+            client.write_whole(status, head, body)
+        return False
 
     def _end_stream(self, reader: StreamReader) -> None:
-        last = self._read_stream(reader) + reader.end()
-        now = self._now()
-        terms = self._terms
-        is_whole = reader.is_done or (reader.finish_reason is not None and not reader.error_seen)
-        if reader.usage is not None and (reader.usage_is_final or reader.is_done):
-            settlement = settle_usage(terms, reader.usage, now)
-        elif is_whole and not reader.error_seen:
-            settlement = settle_silent(terms, reader.output_bytes, "the stream does not state its usage")
-        else:
-            settlement = settle_failure(terms, Failure.STREAM_CUT, reader, now, "the stream ended early")
-        self._end(settlement)
-        client = self._client
+        last = self._read_stream(reader)
+        rest = reader.end()
+        passage, client = self._passage, self._client
+        if passage is not None:
+            rest = passage.feed(rest) + passage.end()
+        is_timed = self._sent.operation is Operation.PASSTHROUGH
+        self._end(
+            self._settlement(self._status, b"")
+            if is_timed
+            else settle_stream(self._terms, reader, self._now())
+        )
         if client is not None:
-            client.end_stream(last)
+            client.end_stream(last + rest)
+
+    def _settlement(self, status: int, body: bytes) -> Settlement:
+        if self._sent.operation is not Operation.PASSTHROUGH:
+            return settle_answer(self._terms, status, body, self._now())
+        elapsed = self._gateway.clock.monotonic() - self._sent_at
+        return settle_timed(self._terms, status, -(-elapsed // 1_000_000), self._now())
 
     def _answer_failure(self, before: State, reason: str) -> None:
+        """Tell the client of a failed attempt, or begin another."""
         client = self._client
         if client is None:
+            self._finish()
             return
         if self._has_head:
-            text = f"The provider's answer broke off: {reason}."
-            client.end_stream(stream_error_event(self._dialect, "upstream_failed", text, {}, status=502))
+            self._end_begun("upstream_failed", f"The provider's answer broke off: {reason}.", 502)
+            self._finish()
             return
-        is_late = "in time" in reason
+        is_late = reason == _LATE or "in time" in reason
         code = "upstream_timeout" if is_late else "upstream_failed"
         if before is State.SENDING:
             code = "upstream_unreachable"
-        self.refuse(Refusal(504 if is_late else 502, code, f"The provider failed: {reason}."))
+        refusal = Refusal(504 if is_late else 502, code, f"The provider failed: {reason}.")
+        if self._plan is None or not self._ask_next(refusal):
+            self.refuse(refusal)
+            self._finish()
+
+    def _end_begun(self, code: str, text: str, status: int) -> None:
+        """End a stream that has begun so that no client takes it for whole."""
+        client = self._client
+        if client is None:
+            return
+        if isinstance(self._reader, OpaqueStream):
+            client.abort()
+            return
+        operation = self.intent.operation
+        client.end_stream(
+            stream_error_event(self.dialect, code, text, {}, status=status, operation=operation)
+        )
 
     def _end(self, settlement: Settlement) -> None:
         """End the hold, with the route and price as served."""
-        gateway, hold = self._gateway, self._hold
-        usage, price = settlement.usage, settlement.price
+        gateway, hold, entry = self._gateway, self._hold, self._entry
+        usage, price, reason = settlement.usage, settlement.price, settlement.reason
         route_id = price_id = None
-        if usage is not None and usage.model is not None and usage.model != self._entry.model:
-            route_id = gateway.route_id(self._entry, usage.model)
+        if usage is not None and usage.model is not None and usage.model != entry.model:
+            route_id = gateway.route_id(entry, usage.model)
         if price is not None and price is not self._terms.price:
             price_id = gateway.price_id(price)
+        if self.shadow:
+            reason = self.shadow if reason is None else f"{self.shadow}; {reason}"
         gateway.books.end(
             hold,
             Ending(
@@ -510,10 +388,14 @@ class Exchange:
                 price_id,
                 self._first_byte_at,
                 self._status or None,
-                settlement.reason,
+                reason,
             ),
         )
-        gateway.metrics.settled(self._entry, settlement, hold.nanos)
+        gateway.metrics.settled(entry.label, settlement, hold.nanos)
+        if self._plan is not None:
+            broke = self._status in (0, 200) and settlement.basis in (*_UNSURE, Basis.VOID)
+            is_failure = self._client is not None and (broke or self._status in RETRYABLE)
+            gateway.health.end(entry.label, is_failure, gateway.clock.monotonic(), self._snapshot.settings)
 
     def _finish(self) -> None:
         self.state = State.ENDED
@@ -540,9 +422,9 @@ class Exchange:
         if client is None:
             return
         body = error_body(
-            self._dialect, refusal.status, refusal.code, refusal.message, refusal.fields, id_text(self.id)
+            self.dialect, refusal.status, refusal.code, refusal.message, refusal.fields, id_text(self.id)
         )
-        client.write_whole(refusal.status, refusal_head(self.id, refusal), body)
+        client.write_whole(refusal.status, refusal_head(self.id, refusal, self.dialect), body)
 
     def answer_whole(self, status: int, body: bytes) -> None:
         """Answer with JSON of our own."""
@@ -555,10 +437,25 @@ class Exchange:
             self._client.write_whole(status, head, body)
 
     def _edits(self) -> Edits:
-        is_default = self.intent.max_output_tokens is None and self.intent.operation in HAS_OUTPUT
+        sent = self._sent
+        is_default = sent.max_output_tokens is None and sent.operation in HAS_OUTPUT
         if not (is_default or self._is_clamped):
             return _AS_RECEIVED
         return Edits(self._quote.max_output_tokens, is_default, self._is_clamped)
 
     def _head(self) -> bytes:
-        return answer_head(self._answer_headers, self.id, self._edits())
+        headers = (
+            self._answer_headers if self._passage is None else self._passage.headers(self._reader is not None)
+        )
+        return answer_head(headers, self.id, self._edits())
+
+
+_LATE = "the provider did not answer in time"
+
+
+def _retry_after_ms(headers: list[tuple[bytes, bytes]]) -> int:
+    """What a refusal asks to wait, in ms; 0 if it does not say (a date is not taken)."""
+    for name, value in headers:
+        if name == b"retry-after" and value.isdigit() and len(value) <= 4:
+            return int(value) * 1000
+    return 0

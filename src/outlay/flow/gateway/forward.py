@@ -4,8 +4,8 @@ A body goes on as received, but for what policy changes: the model's name behind
 usage that an OpenAI stream must state.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
@@ -17,8 +17,9 @@ from outlay.flow.gateway.snapshot import Disclose, Provider, Settings
 from outlay.flow.ledger.directory import Chain
 from outlay.kernel.ids import id_header
 from outlay.kernel.money import usd_header
-from outlay.wire.body import insert_field, rename_field, replace_fields, with_stream_usage
-from outlay.wire.intent import CallIntent, Operation
+from outlay.wire.body import insert_field, rename_field, replace_fields, set_nested, with_stream_usage
+from outlay.wire.intent import CallIntent, Dialect, Operation
+from outlay.wire.multipart import replace_part
 
 
 class Edits(msgspec.Struct, frozen=True, gc=False):
@@ -38,24 +39,71 @@ class Target(Protocol):
     @property
     def model(self) -> str: ...
     @property
-    def upstream_path(self) -> bytes: ...
+    def path(self) -> bytes: ...
+    @property
+    def stream_path(self) -> bytes: ...
     @property
     def upstream_head(self) -> bytes: ...
+    @property
+    def translates(self) -> bool: ...
+
+
+Sign = Callable[[Provider, str, bytes, bytes, bytes], bytes]
+"""(provider, method, path and query, head, body) -> header lines that sign them."""
+
+_LIMIT_FIELDS: Final = {
+    Operation.RESPONSES: "max_output_tokens",
+    Operation.MESSAGES: "max_tokens",
+    Operation.GENERATE: "generationConfig.maxOutputTokens",
+    Operation.CONVERSE: "inferenceConfig.maxTokens",
+    Operation.COMPLETIONS: "max_tokens",
+    Operation.INVOKE: "max_tokens",
+}
+"""Where an output limit stands, of operations where that does not depend on the provider."""
+_MODEL_IN_PATH: Final = frozenset(
+    {
+        Operation.GENERATE,
+        Operation.EMBED_CONTENT,
+        Operation.CONVERSE,
+        Operation.INVOKE,
+        Operation.FREE,
+        Operation.PASSTHROUGH,
+        Operation.BATCH,
+        Operation.MESSAGE_BATCH,
+        Operation.FINE_TUNING,
+    }
+)
+"""Operations whose body goes on without a look for the model's name."""
+_FORMS: Final = frozenset({Operation.IMAGE_EDIT, Operation.TRANSCRIPTION, Operation.AUDIO_TRANSLATION})
 
 
 def upstream_request(  # noqa: PLR0917 - the hot path: a record of these would cost more than the call
-    target: Target, intent: CallIntent, request: Request, forwarded: bytes, edits: Edits, request_id: bytes
+    target: Target,
+    intent: CallIntent,
+    request: Request,
+    body: bytes,
+    forwarded: bytes,
+    edits: Edits,
+    request_id: bytes,
+    sign: Sign | None = None,
 ) -> bytes:
-    """The whole request as the provider gets it."""
-    body = _upstream_body(target, intent, request.body, edits)
-    path, query, trace = request.path, b"", b""
-    if b"?" in path:
-        query = path[path.index(b"?") :]
+    """The whole request as the provider gets it. `forwarded` are the client's own header lines that go on."""
+    body = _upstream_body(target, intent, body, edits, request)
+    path = target.stream_path if intent.stream else target.path
+    query = _query(target, intent, request, path)
+    if query:
+        path += query
+    trace = b""
     if target.provider.send_request_id:
         trace = b"x-outlay-request-id: %b\r\n" % id_header(request_id)
-    return b"POST %b%b HTTP/1.1\r\n%b%b%bcontent-length: %d\r\n\r\n%b" % (
-        target.upstream_path,
-        query,
+    method = request.method
+    if sign is not None:
+        trace += sign(target.provider, method.decode(), path, target.upstream_head, body)
+    if not body and method != b"POST":
+        return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (method, path, target.upstream_head, forwarded, trace)
+    return b"%b %b HTTP/1.1\r\n%b%b%bcontent-length: %d\r\n\r\n%b" % (
+        method,
+        path,
         target.upstream_head,
         forwarded,
         trace,
@@ -64,28 +112,55 @@ def upstream_request(  # noqa: PLR0917 - the hot path: a record of these would c
     )
 
 
-def _upstream_body(target: Target, intent: CallIntent, body: bytes, edits: Edits) -> bytes:
+def _query(target: Target, intent: CallIntent, request: Request, path: bytes) -> bytes:
+    """The query that goes on: the client's, without keys and versions that are for us."""
+    own = b""
+    if b"?" in request.path and not target.translates:
+        parts = request.path.partition(b"?")[2].split(b"&")
+        ours = _OWN_QUERY if b"?" in path else _KEY_QUERY
+        own = b"&".join(part for part in parts if part.partition(b"=")[0] not in ours)
+    elif target.translates and intent.operation is Operation.GENERATE and intent.stream:
+        own = b"alt=sse"
+    if not own:
+        return b""
+    return (b"&" if b"?" in path else b"?") + own
+
+
+_KEY_QUERY: Final = frozenset((b"key",))
+_OWN_QUERY: Final = frozenset((b"key", b"api-version"))
+"""Where the operator states Azure's version, the client's does not go on."""
+
+
+def _upstream_body(target: Target, intent: CallIntent, body: bytes, edits: Edits, request: Request) -> bytes:
     changes: dict[str, object] = {}
-    if target.model != intent.model:
+    operation = intent.operation
+    if target.model != intent.model and operation not in _MODEL_IN_PATH:
+        if operation in _FORMS:
+            return replace_part(request.content_type, body, "model", target.model)
         changes["model"] = target.model
-    if intent.operation in HAS_OUTPUT:
+    if operation in HAS_OUTPUT:
         stated, known = intent.output_limit_field, target.provider.output_limit_field
         if edits.is_default_limit or edits.is_clamped:
-            field = stated or known
-            if edits.is_default_limit and not changes:
+            field = stated or _LIMIT_FIELDS.get(operation) or known
+            if "." in field:
+                body = set_nested(body, tuple(field.split(".")), edits.max_output_tokens)
+            elif edits.is_default_limit and not changes:
                 body = insert_field(body, field, edits.max_output_tokens)
             else:
                 changes[field] = edits.max_output_tokens
         if stated == "max_completion_tokens" and known == "max_tokens":
             # a server that does not know the client's name for the limit would generate without one
             limit = edits.max_output_tokens if edits.is_clamped else intent.max_output_tokens
-            body = rename_field(body, stated, known, limit)
             changes.pop(stated, None)
+            body = rename_field(body, stated, known, limit)
     if changes:
         body = replace_fields(body, changes)
-    if intent.operation is Operation.CHAT and intent.stream and not intent.wants_stream_usage:
+    if intent.stream and not intent.wants_stream_usage and operation in _STREAM_OPTIONS:
         body = with_stream_usage(body)
     return body
+
+
+_STREAM_OPTIONS: Final = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 
 
 def answer_head(headers: list[tuple[bytes, bytes]], request_id: bytes, edits: Edits) -> bytes:
@@ -118,11 +193,27 @@ def visible_accounts(chain: Chain, settings: Settings) -> tuple[Account, ...]:
     )
 
 
-def refusal_head(request_id: bytes, refusal: Refusal) -> bytes:
+def refusal_head(request_id: bytes, refusal: Refusal, dialect: Dialect = Dialect.OPENAI) -> bytes:
     """Header lines of a refusal: SDKs retry 408, 409, 429 and 5xx unless told not to."""
     head = b"content-type: application/json\r\nx-outlay-request-id: %b\r\n" % id_header(request_id)
+    if dialect is Dialect.BEDROCK:
+        head += b"x-amzn-errortype: %b\r\n" % _AWS_ERRORS.get(refusal.status, b"ValidationException")
     if refusal.retry_after_s is not None:
         head += b"retry-after: %d\r\n" % refusal.retry_after_s
     elif refusal.status < 500:
         head += b"x-should-retry: false\r\n"
     return head
+
+
+_AWS_ERRORS: Final = {
+    401: b"UnrecognizedClientException",
+    402: b"ServiceQuotaExceededException",
+    403: b"AccessDeniedException",
+    404: b"ResourceNotFoundException",
+    429: b"ThrottlingException",
+    500: b"InternalServerException",
+    502: b"ModelErrorException",
+    503: b"ServiceUnavailableException",
+    504: b"ModelTimeoutException",
+}
+"""Bedrock's error names by status; its SDK does not retry ServiceQuotaExceededException."""

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections import Counter
-from typing import Protocol
 
 import msgspec
 
@@ -10,13 +9,6 @@ from outlay.flow.gateway.settlement import Settlement
 
 LATENCY_BOUNDS_US = (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000, 1_000_000, 10_000_000)
 """Upper bounds in microseconds of the histogram "request complete to sent upstream"."""
-
-
-class Labelled(Protocol):
-    """What names a charge in metrics."""
-
-    @property
-    def label(self) -> tuple[str, str]: ...
 
 
 class MetricsView(msgspec.Struct, frozen=True):
@@ -47,6 +39,12 @@ class MetricsView(msgspec.Struct, frozen=True):
     upstream_connections: dict[str, int] = {}
     snapshot_version: int = 0
     host_crashed: bool = False
+    sessions: int = 0
+    """Open WebSockets."""
+    jobs: int = 0
+    """Deferred holds: jobs that providers work on."""
+    targets: dict[str, dict[str, int | bool]] = {}
+    """`provider/model` -> health, of targets that have alternatives."""
 
 
 class Metrics:
@@ -80,9 +78,8 @@ class Metrics:
         self._decision_sum += micros
         self._buckets[bisect_left(LATENCY_BOUNDS_US, micros)] += 1
 
-    def settled(self, entry: Labelled, settlement: Settlement, hold_nanos: int) -> None:
-        """A hold ended."""
-        label = entry.label
+    def settled(self, label: tuple[str, str], settlement: Settlement, hold_nanos: int) -> None:
+        """A hold ended; `label` is provider and model."""
         self._charges[(*label, settlement.basis)] += 1
         cost = settlement.cost_nanos
         if cost:

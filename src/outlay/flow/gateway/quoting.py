@@ -3,28 +3,38 @@
 import msgspec
 
 from outlay.flow.authorize import Admitted, Clamp, Denied, authorize
-from outlay.flow.budgets import model_allowed
 from outlay.flow.gateway.caller import Caller
-from outlay.flow.gateway.dialects import FAST_ROUTES, HAS_OUTPUT, PARSERS
+from outlay.flow.gateway.client import Request
+from outlay.flow.gateway.dialects import HAS_OUTPUT, parse_call
+from outlay.flow.gateway.entries import allowed_identity, no_such_model
+from outlay.flow.gateway.passage import passage_of
 from outlay.flow.gateway.refusal import Refusal, refusal_of
 from outlay.flow.gateway.settlement import Terms
 from outlay.flow.gateway.snapshot import KeySpec, Provider, Settings, Snapshot
 from outlay.flow.ledger.books import Books
-from outlay.flow.scope import Identity
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.money import format_usd
 from outlay.lookup.cost import Quote, Unbounded, bound
 from outlay.lookup.price import UnknownPrice
-from outlay.wire.intent import CallIntent, Dialect, Rejection
+from outlay.wire.intent import CallIntent, Rejection
+from outlay.wire.routes import Metering, find_route
 
 MAX_CALL_NANOS = 10**15
 """One call may be held at no more than a million dollars: sums of thousands of them stay in 64 bits."""
 
 
-def make_terms(
-    snapshot: Snapshot, provider: Provider, model: str, intent: CallIntent, now: UnixNanos
+def make_terms(  # noqa: PLR0917 - the hot path: a record of these would cost more than the call
+    snapshot: Snapshot,
+    provider: Provider,
+    model: str,
+    intent: CallIntent,
+    now: UnixNanos,
+    can_insert: bool = True,
 ) -> Terms | Refusal:
-    """Price and worst case of an intent at a provider; the operator's default stands in for an unstated limit."""
+    """Price and worst case of an intent at a provider; the operator's default stands in for an unstated limit.
+
+    Where no limit can be put into the call any more (`can_insert`), the model's own longest output stands in.
+    """
     book = snapshot.book
     price = book.find(provider.prices, model, now)
     if isinstance(price, UnknownPrice):
@@ -41,7 +51,14 @@ def make_terms(
             limit = intent.max_output_tokens
         else:
             limit = snapshot.settings.default_max_output_tokens
-            if price.max_output_tokens is not None:
+            if not can_insert:
+                longest = price.max_output_tokens or price.input_limit
+                if longest is None:
+                    return Refusal(
+                        422, "unbounded", "State an output limit: the model's longest is not known."
+                    )
+                limit = longest
+            elif price.max_output_tokens is not None:
                 limit = min(limit, price.max_output_tokens)
     quote = bound(price, intent, limit, now)
     if isinstance(quote, Unbounded):
@@ -60,31 +77,6 @@ def may_clamp(settings: Settings, intent: CallIntent) -> bool:
     return settings.clamp is Clamp.ALWAYS or (
         settings.clamp is Clamp.WHEN_UNSET and intent.max_output_tokens is None
     )
-
-
-def find_target(
-    snapshot: Snapshot, key: KeySpec, caller: Caller, dialect: Dialect, model: str
-) -> tuple[Provider, str, Identity] | Refusal:
-    """Provider, model at the provider and identity of a call, if the key may make it."""
-    route = snapshot.route(dialect, model)
-    if route is None:
-        return Refusal(
-            404,
-            "model_not_found",
-            f"No provider here serves the model {model[:100]!r} in this API; `GET /v1/models` lists the names.",
-            {"param": "model"},
-        )
-    identity = caller.identity(key, route.provider.name, model)
-    if isinstance(identity, Refusal):
-        return identity
-    if not model_allowed(snapshot.rules, identity, route.model):
-        return Refusal(
-            403,
-            "model_not_allowed",
-            f"The model {model[:100]!r} is not allowed for this key.",
-            {"param": "model"},
-        )
-    return route.provider, route.model, identity
 
 
 class BudgetView(msgspec.Struct, frozen=True):
@@ -121,17 +113,27 @@ def preview(  # noqa: PLR0917 - everything a request would bring
     snapshot: Snapshot, books: Books, now: UnixNanos, key: KeySpec, path: str, body: bytes
 ) -> Preview | Refusal:
     """Quote a request as the gateway would: the hold it would place is `quote.total_nanos`."""
-    route = FAST_ROUTES.get((b"POST", path.encode()))
-    if route is None:
+    match = find_route("POST", path)
+    if match is None or match.route.metering is not Metering.HELD:
         return Refusal(404, "route_not_found", f"POST {path} is not a metered route.")
-    dialect, operation = route
-    intent = PARSERS[operation](body)
+    request = Request()
+    request.body, request.headers = body, [(b"content-type", b"application/json")]
+    intent = parse_call(match, request)
     if isinstance(intent, Rejection):
         return Refusal(intent.status, intent.code, intent.message, {"param": intent.param})
-    target = find_target(snapshot, key, Caller([]), dialect, intent.model)
-    if isinstance(target, Refusal):
-        return target
-    provider, model, identity = target
+    aims = snapshot.aims(match.route.dialect, intent.operation, intent.model)
+    if aims is None or not aims.targets:
+        return no_such_model(intent.model)
+    aim = aims.targets[0]
+    identity = allowed_identity(snapshot, key, Caller([]), aim, intent.model)
+    if isinstance(identity, Refusal):
+        return identity
+    provider, model = aim.provider, aim.model
+    if aim.operation is not intent.operation:
+        passage = passage_of(intent, aim.operation, model, request.body, snapshot.settings)
+        if isinstance(passage, Refusal):
+            return passage
+        intent = passage.intent
     terms = make_terms(snapshot, provider, model, intent, now)
     if isinstance(terms, Refusal):
         return terms

@@ -2,19 +2,28 @@
 
 import msgspec
 
+from outlay.flow.gateway.dialects import read_answer
 from outlay.flow.gateway.snapshot import Provider
-from outlay.flow.ledger.books import Basis, Status
-from outlay.flow.outcome import Failure, Verdict, verdict
+from outlay.flow.ledger.charge import Basis, Status
+from outlay.flow.outcome import Failure, Verdict, failure_of_status, verdict
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.money import line_bound
 from outlay.lookup.book import PriceBook
 from outlay.lookup.cost import Cost, Quote, cost
 from outlay.lookup.price import ModelPrice
-from outlay.wire.intent import CallIntent, Usage
+from outlay.wire.intent import CallIntent, Operation, Units, Usage
 from outlay.wire.stream import StreamReader
 
 RUN_AHEAD_TOKENS = 32
 """Output an engine may have made but not sent when a stream is cancelled (scheduler steps and socket buffers)."""
+
+
+BY_REQUEST = frozenset({Operation.SPEECH, Operation.IMAGES, Operation.IMAGE_EDIT})
+"""Operations that some models bill by what the request asks for, and whose answers then state nothing."""
+
+
+MILLISECOND = "millisecond"
+FREE_OPERATIONS = frozenset({Operation.FREE, Operation.COUNT_TOKENS, Operation.MODERATION, Operation.MODELS})
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
@@ -89,6 +98,69 @@ def settle_silent(terms: Terms, output_bytes: int, reason: str) -> Settlement:
     if found is Verdict.COUNTED:
         return _counted(terms, output_bytes, reason)
     return Settlement(Status.SETTLED, Basis.OUTCOME_UNKNOWN, terms.quote.total_nanos, reason=reason)
+
+
+def settle_answer(terms: Terms, status: int, body: bytes, at: UnixNanos) -> Settlement:
+    """Book a whole answer, whatever its status says."""
+    operation = terms.intent.operation
+    if operation in FREE_OPERATIONS:
+        return settle_free(terms)
+    if status >= 300 or status == 204:
+        stated = read_answer(terms.intent, body).usage
+        if stated is not None and stated.input_tokens + stated.output_tokens > 0:
+            # an error that states what it used was billed, whatever the table says of errors
+            return settle_usage(terms, stated, at)
+        return settle_failure(terms, failure_of_status(status), None, at, f"status {status}")
+    answer = read_answer(terms.intent, body)
+    if answer.usage is not None:
+        return settle_usage(terms, answer.usage, at)
+    if answer.is_error:
+        return settle_failure(terms, Failure.GARBAGE, None, at, "an error object with status 200")
+    if operation in BY_REQUEST:
+        return settle_requested(terms, at)
+    if answer.response_id is None and answer.finish_reason is None:
+        return settle_failure(terms, Failure.GARBAGE, None, at, "the body is not a readable answer")
+    return settle_silent(terms, answer.output_bytes, "the answer does not state its usage")
+
+
+def settle_stream(terms: Terms, reader: StreamReader, at: UnixNanos) -> Settlement:
+    """Book a stream that its provider has ended."""
+    if terms.intent.operation in FREE_OPERATIONS:
+        return settle_free(terms)
+    is_whole = reader.is_done or (reader.finish_reason is not None and not reader.error_seen)
+    if reader.usage is not None and (reader.usage_is_final or reader.is_done):
+        return settle_usage(terms, reader.usage, at)
+    if is_whole and not reader.error_seen:
+        if terms.intent.operation in BY_REQUEST:
+            return settle_requested(terms, at)
+        return settle_silent(terms, reader.output_bytes, "the stream does not state its usage")
+    return settle_failure(terms, Failure.STREAM_CUT, reader, at, "the stream ended early")
+
+
+def settle_free(terms: Terms) -> Settlement:
+    """Book a call that costs nothing."""
+    return Settlement(Status.SETTLED, Basis.METERED, 0, None, terms.price)
+
+
+def settle_timed(terms: Terms, status: int, elapsed_ms: int, at: UnixNanos) -> Settlement:
+    """Book a call of a route at the operator's price: its fee, and its time where that is priced."""
+    if status >= 300:
+        return settle_failure(terms, failure_of_status(status), None, at, f"status {status}")
+    units = (Units(MILLISECOND, elapsed_ms),) if terms.price.unit_rates else ()
+    return settle_usage(terms, Usage(0, 0, units=units), at)
+
+
+def settle_requested(terms: Terms, at: UnixNanos) -> Settlement:
+    """Book an answer that states no usage, of a route whose units the request itself fixes (characters, images)."""
+    units = tuple(unit for unit in terms.intent.units)
+    result = cost(terms.price, Usage(0, 0, units=units), at, terms.intent) if units else None
+    if isinstance(result, Cost) and result.total_nanos:
+        basis = Basis.CEILING if terms.price.is_ceiling else Basis.METERED
+        return Settlement(Status.SETTLED, basis, result.total_nanos, Usage(0, 0, units=units), terms.price)
+    held = terms.quote.total_nanos
+    return Settlement(
+        Status.SETTLED, Basis.OUTCOME_UNKNOWN, held, reason="the answer does not state its usage"
+    )
 
 
 def _counted(terms: Terms, output_tokens: int, reason: str) -> Settlement:

@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import sha256
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,8 +14,10 @@ import msgspec
 from outlay.flow.authorize import Clamp
 from outlay.flow.budgets import AccessRule, BudgetSpec, Origin, pattern_matches
 from outlay.flow.outcome import Billing
+from outlay.kernel.clock import UnixNanos
 from outlay.lookup.book import PriceBook
-from outlay.wire.intent import Dialect
+from outlay.lookup.price import ModelPrice
+from outlay.wire.intent import Dialect, Operation
 
 NO_EXPIRY = 2**63 - 1
 
@@ -61,6 +64,31 @@ class KeySpec(msgspec.Struct, frozen=True):
     place: str = ""
 
 
+class ClientAuth(StrEnum):
+    """Whose credential goes to the provider."""
+
+    NONE = "none"
+    """The provider's own `api_key`; whatever the client sent stays here."""
+    OWN = "own"
+    """A client that brings its virtual key in `x-outlay-key` may use its own (a subscription): what it costs is booked
+    as API-equivalent, apart from what is billed."""
+    SAME = "same"
+    """The virtual key itself goes on: another gateway behind this one knows it."""
+
+
+class PassRoute(msgspec.Struct, frozen=True):
+    """A route of a provider that Outlay does not know, let through at the operator's price."""
+
+    method: str
+    """`GET`, `POST`, ... or `*`."""
+    path: str
+    """As the client asks for it: exact, or a prefix that ends in `*`."""
+    nanos_per_request: int = 0
+    nanos_per_second: int = 0
+    max_seconds: int = 0
+    """With a price per second: the call is cut then, so that its cost has a bound."""
+
+
 class Provider(msgspec.Struct, frozen=True):
     """An upstream that bills, or one of our own engines."""
 
@@ -75,11 +103,23 @@ class Provider(msgspec.Struct, frozen=True):
     on_client_gone: OnClientGone = OnClientGone.DRAIN
     models: tuple[str, ...] = ()
     """Model patterns it serves under their own names (`gpt-*`, `*`)."""
+    apis: tuple[Operation, ...] = ()
+    """APIs it serves beside its dialect's own rule; of generation APIs the first is what others are translated to."""
     output_limit_field: str = "max_tokens"
     """Where an absent output limit is inserted: `max_tokens` or `max_completion_tokens`."""
     has_hidden_output: bool = False
     """Its models may reason out of sight, so a cut answer cannot be counted."""
     headers: Mapping[str, str] = {}
+    client_auth: ClientAuth = ClientAuth.NONE
+    api_version: str = ""
+    """Azure's older form: `/deployments/<model>/...?api-version=` and the header `api-key`."""
+    aws_region: str = ""
+    aws_access_key_id: str = ""
+    aws_secret_access_key: str = ""
+    aws_session_token: str = ""
+    passthrough: tuple[PassRoute, ...] = ()
+    max_concurrent: int = 0
+    """Calls in flight; 0: no limit but that of connections."""
     send_request_id: bool = False
     """Send `x-outlay-request-id` upstream."""
     max_connections: int = 512
@@ -96,18 +136,83 @@ class Provider(msgspec.Struct, frozen=True):
         """Name in the price book."""
         return self.price_source or self.name
 
+    @property
+    def generation(self) -> tuple[Operation, ...]:
+        """The generation APIs it serves, the preferred one first."""
+        stated = tuple(api for api in self.apis if api in GENERATION)
+        return stated or _GENERATION_OF.get(self.dialect, ())
 
-class ModelRoute(msgspec.Struct, frozen=True):
-    """A model name that clients use, and the provider and model that serve and bill it."""
+    def upstream_operation(self, dialect: Dialect, operation: Operation) -> Operation | None:
+        """What a client's operation becomes at this provider; None if it cannot serve it."""
+        if operation in GENERATION:
+            own = self.generation
+            return operation if operation in own else own[0] if own else None
+        if operation is Operation.RERANK and operation in self.apis:
+            return operation
+        return operation if dialect is self.dialect else None
 
-    name: str
+
+GENERATION: Final = frozenset({Operation.CHAT, Operation.RESPONSES, Operation.MESSAGES, Operation.GENERATE})
+"""Operations that can be translated into each other."""
+_GENERATION_OF: Final = {
+    Dialect.OPENAI: (Operation.CHAT,),
+    Dialect.ANTHROPIC: (Operation.MESSAGES,),
+    Dialect.GOOGLE: (Operation.GENERATE,),
+}
+
+
+class Strategy(StrEnum):
+    """Which of several targets is asked first; the others are asked when it fails."""
+
+    ORDERED = "ordered"
+    WEIGHTED = "weighted"
+    CHEAPEST = "cheapest"
+    """The lowest worst case for this very call."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One place where a model name is served."""
+
     provider: str
     model: str
+    weight: int = 1
+    max_concurrent: int = 0
+    """Calls in flight; 0: no limit."""
+
+
+class ModelRoute(msgspec.Struct, frozen=True):
+    """A model name that clients use, and the providers and models that serve and bill it."""
+
+    name: str
+    provider: str = ""
+    model: str = ""
+    """One target; or several in `targets`."""
+    targets: tuple[Target, ...] = ()
+    strategy: Strategy = Strategy.ORDERED
+    retries: int = 0
+    """Further rounds through the targets after all have failed."""
+    backoff_ms: int = 250
+    """Before the first of those rounds; doubles each round."""
+
+    @property
+    def all_targets(self) -> tuple[Target, ...]:
+        """Its targets in declared order."""
+        own = (Target(self.provider, self.model),) if self.provider else ()
+        return own + self.targets
+
+
+class Mode(StrEnum):
+    """What a refusal does."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+    """Decide and record, never refuse: to compare before switching over."""
 
 
 class Settings(msgspec.Struct, frozen=True):
     """The gateway's named limits and policies."""
 
+    mode: Mode = Mode.ENFORCE
     default_max_output_tokens: int = 4096
     """Inserted where a request states none; never silently (`x-outlay-output-limit`)."""
     min_output_tokens: int = 16
@@ -135,20 +240,52 @@ class Settings(msgspec.Struct, frozen=True):
     """Longest reading of an answer whose client is gone."""
     shutdown_timeout_s: int = 30
     """Grace for open exchanges when the gateway stops."""
+    max_job_bytes: int = 256 * 1024 * 1024
+    """Largest batch or training file that is read to hold or settle a job."""
+    job_poll_s: int = 30
+    """How often a provider is asked about a job that it works on."""
+    breaker_failures: int = 5
+    """Failures in a row after which a target is left out while others are there."""
+    breaker_s: int = 15
+    """For how long; then one call tries it again."""
 
 
-class Route(msgspec.Struct, frozen=True):
-    """Where a model name leads."""
+class Aim(msgspec.Struct, frozen=True):
+    """One target, resolved."""
 
     provider: Provider
     model: str
     """Name at the provider."""
+    operation: Operation
+    """What the call becomes there; another than the client's is a translation."""
+    weight: int = 1
+    max_concurrent: int = 0
+
+
+class Aims(msgspec.Struct, frozen=True):
+    """Where a model name leads."""
+
+    targets: tuple[Aim, ...]
+    strategy: Strategy = Strategy.ORDERED
+    retries: int = 0
+    backoff_ms: int = 250
 
 
 class Snapshot:
     """See the module. Look-ups by model are remembered; a snapshot is never changed otherwise."""
 
-    __slots__ = ("_models", "_routes", "book", "budgets", "keys", "providers", "rules", "settings", "version")
+    __slots__ = (
+        "_models",
+        "_routes",
+        "book",
+        "budgets",
+        "forwards_credentials",
+        "keys",
+        "providers",
+        "rules",
+        "settings",
+        "version",
+    )
 
     def __init__(
         self,
@@ -174,39 +311,86 @@ class Snapshot:
         )
         self.book = book
         self.version = version
-        self._routes: dict[tuple[Dialect, str], Route | None] = {}
+        self.forwards_credentials = any(p.client_auth is not ClientAuth.NONE for p in providers)
+        self._routes: dict[tuple[Dialect, Operation, str], Aims | None] = {}
 
     def key_of(self, secret: bytes) -> KeySpec | None:
         """The key a bearer presents, by the hash of its secret."""
         return self.keys.get(sha256(secret).digest())
 
-    def route(self, dialect: Dialect, model: str) -> Route | None:
-        """Where a model name leads for a client of this dialect: a named route first, then provider patterns."""
-        key = (dialect, model)
+    def aims(self, dialect: Dialect, operation: Operation, model: str) -> Aims | None:
+        """Where a model name leads for a client's operation: a named route first, then provider patterns."""
+        key = (dialect, operation, model)
         found = self._routes.get(key, _MISSING)
         if found is _MISSING:
-            found = self._find_route(dialect, model)
+            found = self._find_aims(dialect, operation, model)
             if len(self._routes) >= 10_000:  # names come from clients: bound what is remembered
                 self._routes.clear()
             self._routes[key] = found
         return found  # type: ignore[return-value]
 
-    def _find_route(self, dialect: Dialect, model: str) -> Route | None:
+    def _find_aims(self, dialect: Dialect, operation: Operation, model: str) -> Aims | None:
+        translated = None
         for route in self._models:
-            provider = self.providers.get(route.provider)
-            if route.name == model and provider is not None and provider.dialect is dialect:
-                return Route(provider, route.model)
+            if route.name != model:
+                continue
+            targets = tuple(
+                aim
+                for target in route.all_targets
+                if (aim := self._aim(dialect, operation, target)) is not None
+            )
+            aims = Aims(targets, route.strategy, route.retries, route.backoff_ms)
+            if targets and targets[0].operation is operation:
+                return aims
+            if targets and translated is None:
+                translated = aims
+        if translated is not None:
+            return translated
+        aim = self._served_by_pattern(dialect, operation, model)
+        return None if aim is None else Aims((aim,))
+
+    def _aim(self, dialect: Dialect, operation: Operation, target: Target) -> Aim | None:
+        provider = self.providers.get(target.provider)
+        if provider is None:
+            return None
+        upstream = provider.upstream_operation(dialect, operation)
+        if upstream is None:
+            return None
+        limit = target.max_concurrent or provider.max_concurrent
+        return Aim(provider, target.model, upstream, target.weight, limit)
+
+    def _served_by_pattern(self, dialect: Dialect, operation: Operation, model: str) -> Aim | None:
+        """The provider whose patterns serve a name: one that names it before one that takes all, one that has a price
+        for it before one that has none, one that needs no translation before one that does."""
+        best: tuple[tuple[bool, bool, bool], Aim] | None = None
         for provider in self.providers.values():
-            if provider.dialect is dialect and any(pattern_matches(name, model) for name in provider.models):
-                return Route(provider, model)
-        return None
+            patterns = [pattern for pattern in provider.models if pattern_matches(pattern, model)]
+            aim = self._aim(dialect, operation, Target(provider.name, model)) if patterns else None
+            if aim is None:
+                continue
+            is_catch_all = all(pattern == "*" for pattern in patterns)
+            rank = (
+                is_catch_all,
+                is_catch_all and not self._has_price(provider, model),
+                aim.operation is not operation,
+            )
+            if aim.operation is not operation and rank[0] and rank[1]:
+                continue  # a foreign provider that takes everything and knows nothing of this model
+            if best is None or rank < best[0]:
+                best = (rank, aim)
+        return None if best is None else best[1]
+
+    def _has_price(self, provider: Provider, model: str) -> bool:
+        found = self.book.find(provider.prices, model, _LATEST)
+        return isinstance(found, ModelPrice) and not found.is_ceiling
 
     def model_names(self, dialect: Dialect) -> list[str]:
         """Names a client of this dialect can use: routes, and priced names that a provider's patterns serve."""
+        operation = _LISTED_AS.get(dialect, Operation.CHAT)
         names = {
             route.name: None
             for route in self._models
-            if (provider := self.providers.get(route.provider)) is not None and provider.dialect is dialect
+            if any(self._aim(dialect, operation, target) is not None for target in route.all_targets)
         }
         for provider in self.providers.values():
             if provider.dialect is dialect:
@@ -215,6 +399,11 @@ class Snapshot:
                         names.setdefault(name)
                 names.update({name: None for name in provider.models if not name.endswith("*")})
         return list(names)
+
+
+_LATEST: Final = UnixNanos(2**62)
+"""A time at which the newest price of each model is in force."""
+_LISTED_AS: Final = {Dialect.ANTHROPIC: Operation.MESSAGES, Dialect.GOOGLE: Operation.GENERATE}
 
 
 class Address(msgspec.Struct, frozen=True):

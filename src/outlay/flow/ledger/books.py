@@ -6,21 +6,27 @@ may leave only after its hold's `on_durable(None)`. Settlements ride with the ne
 """
 
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from typing import Protocol
-
-import msgspec
 
 from outlay.flow.accounts import Account
 from outlay.flow.authorize import fits
 from outlay.flow.budgets import BudgetSpec
+from outlay.flow.ledger.charge import Basis, Ending, Hold, Status, charge_row, stored_hold, told
 from outlay.flow.ledger.directory import Chain, Directory, changed_buckets, decode_identity
-from outlay.flow.ledger.port import Batch, ChargeRow, HoldRow, PostingRow, Store, StoreBusy
+from outlay.flow.ledger.port import (
+    Batch,
+    ChargeRow,
+    HoldRow,
+    JobRow,
+    OwnerRow,
+    PostingRow,
+    Store,
+    StoreBusy,
+)
 from outlay.flow.scope import Identity
 from outlay.flow.windows import bounds
 from outlay.kernel.clock import Clock
 from outlay.kernel.errors import AccountingBroken, NotFound, OutlayError, StoreError
-from outlay.wire.intent import Usage
 
 SETTLE_DELAY_S = 0.002
 """Longest wait of a settlement for a hold's commit to ride with: halves the commits under load."""
@@ -29,33 +35,6 @@ BUSY_TRIES = 200
 """One second of another process's lock; then the tick fails."""
 DOWN_RETRY_S = 0.25
 """Pause before settlements that the store refused are tried again."""
-
-
-class Status(StrEnum):
-    """How a hold ended."""
-
-    SETTLED = "settled"
-    VOID = "void"
-    EXPIRED = "expired"
-
-
-class Basis(StrEnum):
-    """Where a charge's amount comes from."""
-
-    METERED = "metered"
-    """The provider's usage, priced."""
-    COUNTED = "counted"
-    """Upper bounds of what was sent and seen; the provider did not say."""
-    FULL = "full"
-    OUTCOME_UNKNOWN = "outcome_unknown"
-    """The held amount, because nobody here can know."""
-    CEILING = "ceiling"
-    """The provider's usage at the operator's ceiling price."""
-    SERVED_UNPRICED = "served_unpriced"
-    """The provider's usage at the price of the model asked for: the model it says it served has none."""
-    VOID = "void"
-    RESOLVED = "resolved"
-    """Was unknown; a person or an invoice corrected it."""
 
 
 _CORRECTABLE = frozenset(
@@ -68,56 +47,6 @@ class Timers(Protocol):
 
     def call_soon(self, callback: Callable[[], object], /) -> object: ...
     def call_later(self, delay: float, callback: Callable[[], object], /) -> object: ...
-
-
-class Hold:
-    """Money set aside for one attempt, in all of its accounts."""
-
-    __slots__ = (
-        "accounts",
-        "accounts_id",
-        "attempt",
-        "id",
-        "identity_id",
-        "is_ended",
-        "nanos",
-        "on_durable",
-        "placed_at",
-        "price_id",
-        "request_id",
-        "route_id",
-        "seq",
-    )
-
-    id: bytes
-    request_id: bytes
-    attempt: int
-    identity_id: int
-    route_id: int
-    price_id: int
-    accounts: tuple[Account, ...]
-    accounts_id: int
-    nanos: int
-    placed_at: int
-    seq: int
-    is_ended: bool
-    on_durable: Callable[["Hold", StoreError | None], None]
-
-
-class Ending(msgspec.Struct, frozen=True, gc=False):
-    """How a hold ends. `cost_nanos` is booked whatever the hold was; the excess is an overrun."""
-
-    status: Status
-    basis: Basis
-    cost_nanos: int
-    usage: Usage | None = None
-    route_id: int | None = None
-    """Route with the model as served, if it differs from the hold's."""
-    price_id: int | None = None
-    """Price used, if it differs from the hold's."""
-    first_byte_at: int | None = None
-    http_status: int | None = None
-    reason: str | None = None
 
 
 class Books:
@@ -145,6 +74,7 @@ class Books:
         self.is_down = False
         self.overrun_nanos = 0
         self.commits = 0
+        self._jobs = {row.hold_id: row for row in loaded.jobs}
         self.recovered = self._recover(loaded.open_holds)
 
     # -- declarations ------------------------------------------------------------------------------------------
@@ -256,6 +186,8 @@ class Books:
             raise AccountingBroken("a hold was ended twice")
         hold.is_ended = True
         del self._open[hold.id]
+        if self._jobs and self._jobs.pop(hold.id, None) is not None:
+            self._batch.jobs_done.append((hold.id,))
         now = self._clock.now()
         cost = ending.cost_nanos
         nanos = hold.nanos
@@ -277,7 +209,7 @@ class Books:
         self._seq += 1
         batch = self._batch
         batch.ended.append((hold.id,))
-        batch.charges.append(_charge_row(hold, ending, now, self._seq))
+        batch.charges.append(charge_row(hold, ending, now, self._seq))
         if is_awaited:
             for account in hold.accounts:
                 if account.waiting:
@@ -353,6 +285,10 @@ class Books:
         """An open hold by id."""
         return self._open.get(attempt_id)
 
+    def holds_of(self, request_id: bytes) -> list[Hold]:
+        """Open holds of a request; a look-up for a person, which reads all of them."""
+        return [hold for hold in self._open.values() if hold.request_id == request_id]
+
     # -- durability --------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
@@ -384,7 +320,7 @@ class Books:
                 self.directory.written(batch)
             for hold in holds:
                 # told once; letting go of the listener leaves no cycle for the garbage collector
-                on_durable, hold.on_durable = hold.on_durable, _told
+                on_durable, hold.on_durable = hold.on_durable, told
                 on_durable(hold, None)
         else:
             self._not_written(batch, holds, error)
@@ -410,6 +346,9 @@ class Books:
             "charges",
             "postings",
             "adjusted",
+            "jobs",
+            "jobs_done",
+            "owners",
         ):
             setattr(later, name, getattr(batch, name) + getattr(later, name))
         for account in self.directory.accounts():
@@ -433,17 +372,21 @@ class Books:
     def _recover(self, rows: Sequence[HoldRow]) -> int:
         """Expire the holds of dead epochs: their outcome is unknown, so the held amount is booked."""
         now = self._clock.now()
+        expired = 0
         for row in rows:
             accounts = self.directory.accounts_of_set(row.accounts_id)
+            hold = stored_hold(row, accounts)
+            if row.id in self._jobs:
+                # the provider still works on it, and will say what it cost
+                for account in accounts:
+                    account.open_holds += 1
+                self._open[row.id] = hold
+                continue
+            expired += 1
             for account in accounts:
                 account.held -= row.nanos
                 account.post(row.nanos, now)
                 self._touch(account)
-            hold = Hold()
-            hold.id, hold.request_id, hold.attempt = row.id, row.request_id, row.attempt
-            hold.identity_id, hold.route_id, hold.price_id = row.identity_id, row.route_id, row.price_id
-            hold.accounts, hold.accounts_id, hold.nanos = accounts, row.accounts_id, row.nanos
-            hold.placed_at, hold.seq = row.placed_at, row.seq
             ending = Ending(
                 Status.EXPIRED,
                 Basis.OUTCOME_UNKNOWN,
@@ -451,14 +394,52 @@ class Books:
                 reason="the gateway stopped before the outcome",
             )
             self._batch.ended.append((row.id,))
-            self._batch.charges.append(_charge_row(hold, ending, now, self._next_seq()))
+            self._batch.charges.append(charge_row(hold, ending, now, self._next_seq()))
+        deferred: dict[int, int] = {}
+        for hold in self._open.values():
+            for account in hold.accounts:
+                deferred[account.id] = deferred.get(account.id, 0) + hold.nanos
         for account in self.directory.accounts():
-            if account.held != 0:
+            if account.held != deferred.get(account.id, 0):
                 raise AccountingBroken(
                     f"account {account.id} ({account.budget.name}) holds {account.held} nanos without an open hold"
                 )
+        for hold_id in self._jobs.keys() - self._open.keys():
+            del self._jobs[hold_id]
+            self._batch.jobs_done.append((hold_id,))
         self.flush()
-        return len(rows)
+        return expired
+
+    # -- jobs that go on after their answer --------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> tuple[JobRow, ...]:
+        """Deferred holds that are open."""
+        return tuple(self._jobs.values())
+
+    def defer(self, hold: Hold, kind: str, provider: str, job_id: str, body: str) -> JobRow:
+        """Keep a durable hold open, over restarts, until the provider has done its job; `end` ends it as any other."""
+        if hold.is_ended:
+            raise AccountingBroken("a hold that has ended cannot be deferred")
+        row = JobRow(hold.id, kind, provider, job_id, body, self._clock.now())
+        self._jobs[hold.id] = row
+        self._batch.jobs.append(row)
+        if not self._later_wanted:
+            self._flush_late(SETTLE_DELAY_S)
+        return row
+
+    def own(self, row: OwnerRow) -> None:
+        """Remember whose a provider's object is; written with the next batch."""
+        self._batch.owners.append(row)
+        if not self._later_wanted:
+            self._flush_late(SETTLE_DELAY_S)
+
+    def owner(self, provider: str, resource: str) -> OwnerRow | None:
+        """Whose a provider's object is, if it was made through here."""
+        for row in reversed(self._batch.owners):
+            if (row.provider, row.resource) == (provider, resource):
+                return row
+        return self._store.owner(provider, resource)
 
     def close(self) -> None:
         """Write what is left and mark a clean stop."""
@@ -473,44 +454,6 @@ class Books:
     def _next_seq(self) -> int:
         self._seq += 1
         return self._seq
-
-
-def _charge_row(hold: Hold, ending: Ending, now: int, seq: int) -> ChargeRow:
-    usage = ending.usage
-    return ChargeRow(
-        hold.id,
-        hold.request_id,
-        hold.attempt,
-        hold.identity_id,
-        hold.route_id if ending.route_id is None else ending.route_id,
-        hold.price_id if ending.price_id is None else ending.price_id,
-        hold.accounts_id,
-        ending.status,
-        ending.basis,
-        hold.nanos,
-        ending.cost_nanos,
-        usage.input_tokens if usage else None,
-        usage.cache_read_input_tokens if usage else None,
-        usage.cache_creation_input_tokens if usage else None,
-        usage.cache_creation_1h_input_tokens if usage else None,
-        usage.cache_creation_12h_input_tokens if usage else None,
-        usage.output_tokens if usage else None,
-        usage.reasoning_output_tokens if usage else None,
-        usage.web_search_requests + usage.file_search_requests + usage.code_execution_requests
-        if usage
-        else None,
-        hold.placed_at,
-        ending.first_byte_at,
-        now,
-        hold.seq,
-        seq,
-        ending.http_status,
-        ending.reason,
-    )
-
-
-def _told(_hold: Hold, _error: StoreError | None) -> None:
-    raise AccountingBroken("a hold was reported durable twice")
 
 
 def _ignore(_account: Account) -> None:

@@ -10,9 +10,11 @@ from outlay.flow.ledger.port import (
     Done,
     HoldRow,
     InternRow,
+    JobRow,
     LimitRow,
     Loaded,
     ObjectRow,
+    OwnerRow,
     PostingRow,
 )
 from outlay.kernel.errors import StoreError
@@ -31,6 +33,8 @@ class MemoryStore:
         self.adjustments: dict[bytes, int] = {}
         self.postings: list[PostingRow] = []
         self.object_rows: list[ObjectRow] = []
+        self.jobs: dict[bytes, JobRow] = {}
+        self.owners: dict[tuple[str, str], OwnerRow] = {}
         self.fail_next = 0
         self.on_write: Callable[[Batch], None] | None = None
         self._epoch = 0
@@ -51,6 +55,7 @@ class MemoryStore:
             max(seqs, default=0),
             self._epoch,
             was_clean,
+            list(self.jobs.values()),
             False,
         )
 
@@ -84,6 +89,12 @@ class MemoryStore:
             self.accounts[account_id] = row._replace(spent=spent, held=held, limit_nanos=limit)
         for bucket in batch.buckets:
             self.buckets[bucket.account_id, bucket.start] = bucket.spent
+        for job in batch.jobs:
+            self.jobs[job.hold_id] = job
+        for (hold_id,) in batch.jobs_done:
+            self.jobs.pop(hold_id, None)
+        for owner in batch.owners:
+            self.owners[owner.provider, owner.resource] = owner
         if self.on_write:
             self.on_write(batch)
         done(None)
@@ -129,6 +140,10 @@ class MemoryStore:
     def attempts(self, request_id: bytes) -> Sequence[ChargeRow]:
         """See `Store.attempts`."""
         return [row for row in self.charges.values() if row.request_id == request_id]
+
+    def owner(self, provider: str, resource: str) -> OwnerRow | None:
+        """See `Store.owner`."""
+        return self.owners.get((provider, resource))
 
     def objects(self) -> list[ObjectRow]:
         """See `Store.objects`."""

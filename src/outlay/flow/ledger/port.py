@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from outlay.kernel.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class HoldRow(NamedTuple):
@@ -57,6 +57,33 @@ class ChargeRow(NamedTuple):
     settle_seq: int
     http_status: int | None
     reason: str | None
+    other_usage: str | None = None
+    """JSON of what else was billed: tokens by modality, units."""
+
+
+class JobRow(NamedTuple):
+    """A deferred hold: a job that a provider works on after it has answered. It leaves the table with its hold."""
+
+    hold_id: bytes
+    kind: str
+    """`batch`, `message_batch`, `fine_tuning` or `response`."""
+    provider: str
+    job_id: str
+    """The provider's."""
+    body: str
+    """JSON of what settling needs: model, tier, price and times."""
+    at: int
+
+
+class OwnerRow(NamedTuple):
+    """Whose a provider's object (file, job, response) is: providers' accounts are shared, objects are not."""
+
+    provider: str
+    resource: str
+    org: str
+    team: str
+    key: str
+    at: int
 
 
 class AccountRow(NamedTuple):
@@ -137,7 +164,10 @@ class Batch:
         "hold_sets",
         "holds",
         "interned",
+        "jobs",
+        "jobs_done",
         "limits",
+        "owners",
         "postings",
     )
 
@@ -156,6 +186,10 @@ class Batch:
         self.balances: list[tuple[int, int, int | None, int]] = []
         """(spent, held, limit, account id): absolute, as of this batch."""
         self.buckets: list[BucketRow] = []
+        self.jobs: list[JobRow] = []
+        self.jobs_done: list[tuple[bytes]] = []
+        """Hold ids whose job is over."""
+        self.owners: list[OwnerRow] = []
 
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
@@ -170,6 +204,9 @@ class Batch:
             or self.adjusted
             or self.hold_sets
             or self.buckets
+            or self.jobs
+            or self.jobs_done
+            or self.owners
         )
 
 
@@ -187,6 +224,8 @@ class Loaded(NamedTuple):
     """This process's number; rows of earlier epochs belong to a process that is dead or fenced."""
     was_clean: bool
     """The last epoch ended with a clean stop."""
+    jobs: list[JobRow]
+    """Deferred holds; they stay open over restarts."""
     host_crashed: bool
     """The last epoch ended without a clean stop, the machine has booted since, and commits did not wait for the
     disk: the last moments may be missing."""
@@ -233,6 +272,9 @@ class Store(Protocol):
 
     def attempts(self, request_id: bytes) -> Sequence[ChargeRow]:
         """All ended attempts of a request, in order."""
+
+    def owner(self, provider: str, resource: str) -> OwnerRow | None:
+        """Whose a provider's object is, if it was made through here."""
 
     def objects(self) -> list[ObjectRow]:
         """The newest version of every object, deletions included."""

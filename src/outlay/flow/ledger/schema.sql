@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS charges (
     cache_read_tokens INTEGER, cache_write_tokens INTEGER, cache_write_1h_tokens INTEGER,
     cache_write_12h_tokens INTEGER, output_tokens INTEGER, reasoning_tokens INTEGER, tool_requests INTEGER,
     placed_at INTEGER NOT NULL, first_byte_at INTEGER, settled_at INTEGER NOT NULL, hold_seq INTEGER NOT NULL,
-    settle_seq INTEGER NOT NULL, http_status INTEGER, reason TEXT, adjustment_nanos INTEGER NOT NULL DEFAULT 0
+    settle_seq INTEGER NOT NULL, http_status INTEGER, reason TEXT, adjustment_nanos INTEGER NOT NULL DEFAULT 0,
+    other_usage TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS charges_unknown ON charges (id) WHERE basis = 'outcome_unknown';
 CREATE INDEX IF NOT EXISTS charges_retry ON charges (request_id) WHERE attempt > 1;
@@ -43,4 +44,12 @@ CREATE TABLE IF NOT EXISTS postings (
 CREATE TABLE IF NOT EXISTS objects (
     kind TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL, at INTEGER NOT NULL,
     actor TEXT NOT NULL, PRIMARY KEY (kind, name, version)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS jobs (
+    hold_id BLOB PRIMARY KEY, kind TEXT NOT NULL, provider TEXT NOT NULL, job_id TEXT NOT NULL, body TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS owners (
+    provider TEXT NOT NULL, resource TEXT NOT NULL, org TEXT NOT NULL, team TEXT NOT NULL, key TEXT NOT NULL,
+    at INTEGER NOT NULL, PRIMARY KEY (provider, resource)
 ) STRICT, WITHOUT ROWID;

@@ -25,9 +25,11 @@ from outlay.flow.ledger.port import (
     ChargeRow,
     Done,
     HoldRow,
+    JobRow,
     LimitRow,
     Loaded,
     ObjectRow,
+    OwnerRow,
     StoreBusy,
 )
 from outlay.kernel.errors import StoreError
@@ -54,6 +56,9 @@ _ADJUST = "UPDATE charges SET adjustment_nanos = adjustment_nanos + ?, basis = ?
 _SET_BUCKET = (
     "INSERT INTO buckets VALUES (?,?,?) ON CONFLICT (account_id, start) DO UPDATE SET spent = excluded.spent"
 )
+_INSERT_JOB = "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?)"
+_DELETE_JOB = "DELETE FROM jobs WHERE hold_id = ?"
+_INSERT_OWNER = "INSERT OR REPLACE INTO owners VALUES (?,?,?,?,?,?)"
 _CHARGE_COLUMNS = ",".join(
     "cost_nanos + adjustment_nanos" if name == "cost_nanos" else name for name in ChargeRow._fields
 )
@@ -95,6 +100,8 @@ class SqliteStore:
         schema = importlib.resources.files("outlay.flow.ledger").joinpath("schema.sql").read_text("utf-8")
         with self._db:
             self._db.execute(schema)
+            if version == 1:
+                self._db.execute("ALTER TABLE charges ADD COLUMN other_usage TEXT")
         self._db.pragma("application_id", APPLICATION_ID)
         self._db.pragma("user_version", SCHEMA_VERSION)
 
@@ -116,6 +123,7 @@ class SqliteStore:
             limits = {row[1]: LimitRow(*row) for row in execute("SELECT * FROM limits ORDER BY seq")}
             max_account = self._all("SELECT coalesce(max(id), 0) FROM accounts", ())[0][0]
             holds = [HoldRow(*row) for row in execute("SELECT * FROM holds ORDER BY seq")]
+            jobs = [JobRow(*row) for row in execute("SELECT * FROM jobs ORDER BY at")]
             seqs = self._all(
                 "SELECT max(coalesce((SELECT max(seq) FROM holds), 0), coalesce((SELECT max(seq) FROM limits), 0),"
                 " coalesce((SELECT max(seq) FROM postings), 0), coalesce((SELECT max(settle_seq) FROM"
@@ -129,7 +137,7 @@ class SqliteStore:
             raise _store_error(error) from error
         clean = last is None or last[1] is not None
         crashed = last is not None and not clean and last[2] != boot and not last[3]
-        return Loaded(interned, limits, max_account, holds, seqs[0], self._epoch, clean, crashed)
+        return Loaded(interned, limits, max_account, holds, seqs[0], self._epoch, clean, jobs, crashed)
 
     def submit(self, batch: Batch, done: Done) -> None:
         """See `Store.submit`; `done` is called before this returns."""
@@ -162,6 +170,12 @@ class SqliteStore:
                 many(_SET_BALANCE, batch.balances)
             if batch.buckets:
                 many(_SET_BUCKET, batch.buckets)
+            if batch.jobs:
+                many(_INSERT_JOB, batch.jobs)
+            if batch.jobs_done:
+                many(_DELETE_JOB, batch.jobs_done)
+            if batch.owners:
+                many(_INSERT_OWNER, batch.owners)
             execute("COMMIT")
         except apsw.Error as error:
             if not self._db.in_transaction:
@@ -238,6 +252,11 @@ class SqliteStore:
             f" SELECT {_CHARGE_COLUMNS} FROM charges WHERE request_id = ?1 AND attempt > 1"
         )
         return [ChargeRow(*row) for row in self._all(sql, (request_id,))]
+
+    def owner(self, provider: str, resource: str) -> OwnerRow | None:
+        """See `Store.owner`."""
+        row = self._one("SELECT * FROM owners WHERE provider = ? AND resource = ?", (provider, resource))
+        return OwnerRow(*row) if row else None
 
     def objects(self) -> list[ObjectRow]:
         """See `Store.objects`."""

@@ -1,0 +1,355 @@
+"""Before a call leaves: which target, what it may cost, whether it may be spent, and what follows a failed attempt.
+
+The first half of an `Exchange`; the second (`exchange`) lives with the provider's answer. Decides nothing about money
+itself: `lookup` bounds and prices, `authorize` and the books admit, `attempts` says which target is next.
+"""
+
+from asyncio import TimerHandle
+from typing import TYPE_CHECKING
+
+from outlay.flow.accounts import Account
+from outlay.flow.authorize import Denied, Reason, authorize
+from outlay.flow.gateway.attempts import Plan
+from outlay.flow.gateway.caller import Caller
+from outlay.flow.gateway.client import Answered, Request
+from outlay.flow.gateway.entries import Entries, Entry, Memo
+from outlay.flow.gateway.fixed import FixedTerms
+from outlay.flow.gateway.passage import Passage, passage_of
+from outlay.flow.gateway.quoting import make_terms, may_clamp
+from outlay.flow.gateway.refusal import Refusal, refusal_of
+from outlay.flow.gateway.settlement import Terms
+from outlay.flow.gateway.snapshot import Snapshot
+from outlay.flow.gateway.upstream import UpstreamConnection
+from outlay.flow.ledger.charge import Hold
+from outlay.flow.lifecycle import State
+from outlay.flow.outcome import Failure
+from outlay.flow.shadow import would_refuse
+from outlay.flow.waiting import Waiter
+from outlay.kernel.clock import UnixNanos
+from outlay.kernel.errors import AccountingBroken, StoreError
+from outlay.kernel.ids import id_text
+from outlay.lookup.cost import Quote, with_output
+from outlay.wire.intent import CallIntent, Dialect
+from outlay.wire.routes import Match
+from outlay.wire.stream import StreamReader
+
+if TYPE_CHECKING:
+    from outlay.flow.gateway.server import Gateway
+
+FEW = 2
+"""Calls in flight up to which a hold is committed at once instead of at the end of the loop's turn."""
+_ALL_BUSY = "Every target of this model is at its limit of calls in flight; try again shortly."
+
+
+class Admission:
+    """See the module. `Exchange` fills in what happens once a hold is durable."""
+
+    intent: CallIntent
+    """What the client asked for."""
+    match: Match
+    _sent: CallIntent
+    """What the provider of this attempt is asked for: the same, but where the call is translated."""
+    _entry: Entry
+    _terms: Terms
+    _quote: Quote
+    _hold: Hold
+    _caller: Caller
+    _memo: Memo
+
+    # no __slots__: defaults that most calls never touch cost nothing here
+    state = State.HOLDING
+    dialect = Dialect.OPENAI
+    fixed: FixedTerms | None = None
+    """Terms that do not come from the model's price: free routes, routes at the operator's price, jobs."""
+    shadow = ""
+    _entries: Entries | None = None
+    _plan: Plan | None = None
+    _pause: TimerHandle | None = None
+    _attempt = 1
+    _passage: Passage | None = None
+    _waiter: Waiter | None = None
+    _upstream: UpstreamConnection | None = None
+    _reader: StreamReader | None = None
+    _answer_bytes = 0
+    _answer_headers: list[tuple[bytes, bytes]]
+    _status = 0
+    _has_head = False
+    _is_clamped = False
+    _has_hold = False
+    _first_byte_at: int | None = None
+    _sent_at = 0
+    """Monotonic ns."""
+    _deadline = 0
+    _failed: tuple[int, bytes, bytes] | None = None
+    """Status, head and body of the last target's error answer: what the client gets if no other can be asked."""
+
+    def __init__(self, gateway: "Gateway", client: Answered, request: Request) -> None:
+        self._gateway = gateway
+        self._snapshot: Snapshot = gateway.snapshot
+        self._client: Answered | None = client
+        self._request = request
+        self._now_ns = gateway.clock.now()
+        self.id = gateway.ids.make(self._now_ns)
+        self._parts: list[bytes] = []
+
+    # -- before anything is held ------------------------------------------------------------------------------
+
+    def start(self, memo: Memo, match: Match, intent: CallIntent, entries: Entries) -> None:
+        """Take a call that is understood as far as it goes without waiting."""
+        self._memo, self._caller = memo, memo.caller
+        self.match, self.intent, self.dialect = match, intent, match.route.dialect
+        self._entries = entries
+        only = entries.only
+        if only is not None:
+            self._begin_attempt(only, self._now_ns)
+            return
+        self._plan = self._gateway.plan(entries, intent, self._worst_at)
+        self._ask_next()
+
+    def await_input(self, memo: Memo) -> None:
+        """What the call will work on is being read; until then nothing is held."""
+        self._memo, self._caller = memo, memo.caller
+        if self._client is not None:
+            self._client.answering = self
+
+    def _worst_at(self, index: int) -> int | None:
+        """Worst case in nanos of this call at a target; None if it cannot be served there."""
+        entries = self._entries
+        if entries is None:
+            return None
+        entry, sent = entries.targets[index], self.intent
+        if entry.translates:
+            passage = self._passage_at(entry)
+            if isinstance(passage, Refusal):
+                return None
+            sent = passage.intent
+        terms = make_terms(self._snapshot, entry.provider, entry.model, sent, self._now_ns)
+        return None if isinstance(terms, Refusal) else terms.quote.total_nanos
+
+    def _passage_at(self, entry: Entry) -> Passage | Refusal:
+        body, settings = self._request.body, self._snapshot.settings
+        return passage_of(self.intent, entry.aim.operation, entry.model, body, settings)
+
+    def _begin_attempt(self, entry: Entry, now: UnixNanos) -> None:
+        self._entry = entry
+        sent = self.intent
+        if entry.translates:
+            passage = self._passage_at(entry)
+            if isinstance(passage, Refusal):
+                self._unable(passage)
+                return
+            self._passage, sent = passage, passage.intent
+        self._sent = sent
+        if self.fixed is not None:
+            self._terms = self.fixed.terms
+        else:
+            terms = make_terms(self._snapshot, entry.provider, entry.model, sent, now)
+            if isinstance(terms, Refusal):
+                self._unable(terms)
+                return
+            self._terms = terms
+        self._quote = quote = self._terms.quote
+        gateway = self._gateway
+        room = gateway.room
+        if room.count:
+            for account in entry.current(now).accounts:
+                if account.waiting and room.must_queue(account, quote.total_nanos, gateway.clock.monotonic()):
+                    self._wait(account, quote.total_nanos)
+                    return
+        if not self._place(quote, now):
+            blocked = self._decide()
+            if blocked is not None:
+                self._wait(*blocked)
+        elif len(gateway.exchanges) <= FEW:
+            # nobody to share a commit with: a turn of the loop would only be waited for
+            gateway.books.flush()
+
+    def _unable(self, refusal: Refusal) -> None:
+        """This target cannot be asked for this call (no price, no translation): the next one, or the refusal."""
+        if self._plan is None or not self._ask_next(refusal):
+            self._give_up(refusal)
+
+    def _place(self, quote: Quote, now: int) -> bool:
+        entry, gateway = self._entry, self._gateway
+        chain = entry.current(now)
+        first = self._attempt == 1
+        hold = gateway.books.place(
+            chain,
+            quote.total_nanos,
+            self.id,
+            self._attempt,
+            entry.route_id,
+            gateway.price_id(self._terms.price),
+            self._on_durable,
+            now,
+            None if first else gateway.ids.make(now),
+        )
+        if hold is None:
+            return False
+        self._hold = hold
+        self._has_hold = True
+        if gateway.shadow_hard:
+            self.shadow = self.shadow or would_refuse(chain.accounts, quote, gateway.shadow_hard)
+        client = self._client
+        if client is not None:
+            client.answering = self
+        gateway.exchanges.add(self)
+        if self._plan is not None:
+            gateway.health.begin(entry.label)
+        return True
+
+    def _decide(self) -> tuple[Account, int] | None:
+        """Place the hold, or refuse; or say which account blocks and how much is needed there."""
+        settings = self._snapshot.settings
+        now = self._gateway.clock.now()
+        accounts = self._entry.current(now).accounts
+        quote = self._terms.quote
+        clamps = may_clamp(settings, self._sent) and self.fixed is None
+        decision = authorize(accounts, quote, settings.min_output_tokens, clamps)
+        if isinstance(decision, Denied):
+            if decision.reason is Reason.BUDGET_BUSY:
+                return decision.account, decision.needed_nanos
+            self._deny(decision)
+            return None
+        if decision.is_clamped:
+            quote = with_output(quote, decision.max_output_tokens)
+            self._is_clamped = True
+            terms = self._terms
+            self._terms = Terms(terms.provider, terms.model, terms.intent, terms.price, quote, terms.book)
+            self._quote = quote
+        if not self._place(quote, now):
+            raise AssertionError("a decision that admits must fit")
+        return None
+
+    def _deny(self, denied: Denied) -> None:
+        gateway = self._gateway
+        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), gateway.clock.now())
+        # a cheaper target may fit where this one does not
+        if self._plan is None or not self._ask_next(refusal):
+            self._give_up(refusal)
+
+    # -- waiting for money --------------------------------------------------------------------------------------
+
+    def _wait(self, account: Account, needed: int) -> None:
+        gateway = self._gateway
+        now = gateway.clock.monotonic()
+        deadline = now + self._snapshot.settings.wait_s * 1_000_000_000
+        waiter = Waiter(self._retry, self._on_wait_over, len(self._request.body), now, deadline)
+        if not gateway.room.join(waiter, account, needed):
+            self._busy(account, needed)
+            return
+        self._waiter = waiter
+        if self._client is not None:
+            self._client.answering = self
+
+    def _retry(self) -> tuple[Account, int] | None:
+        """`_decide` for the waiting room: a defect in one call's decision must not cost the others their place."""
+        try:
+            return self._decide()
+        except AccountingBroken:
+            raise
+        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            self.fail(error)
+            return None
+
+    def _on_wait_over(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and waiter.account is not None:
+            self._busy(waiter.account, waiter.needed)
+
+    def _busy(self, account: Account, needed: int) -> None:
+        self._deny(Denied(Reason.BUDGET_BUSY, account, needed, account.cap, account.spent, account.held))
+
+    # -- further attempts -----------------------------------------------------------------------------------------
+
+    def _ask_next(self, refusal: Refusal | None = None) -> bool:
+        """Begin the plan's next attempt, now or after its pause; False if there is none (and nothing was told)."""
+        plan, entries = self._plan, self._entries
+        if plan is None or entries is None or self._has_head or self._client is None:
+            return False
+        turn = plan.next(self._gateway.clock.monotonic())
+        if turn is None:
+            if refusal is None and self._failed is None:
+                self.refuse(Refusal(429, "target_busy", _ALL_BUSY, {}, retry_after_s=1))
+                return True
+            return False
+        entry = entries.targets[turn.place]
+        if self._has_hold:
+            self._reset()
+        if turn.pause_ms == 0:
+            self._begin_attempt(entry, self._gateway.clock.now())
+            return True
+        self._client.answering = self
+        self._gateway.exchanges.add(self)
+        self._pause = self._gateway.loop.call_later(turn.pause_ms * 0.001, self._after_pause, entry)
+        return True
+
+    def _after_pause(self, entry: Entry) -> None:
+        self._pause = None
+        self._gateway.exchanges.discard(self)
+        try:
+            self._begin_attempt(entry, self._gateway.clock.now())
+        except AccountingBroken:
+            raise
+        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            self.fail(error)
+
+    def _reset(self) -> None:
+        """Forget the attempt that has ended."""
+        self._attempt += 1
+        self.state = State.HOLDING
+        self._has_hold = self._is_clamped = False
+        self._upstream = self._reader = self._passage = self._waiter = None
+        self._answer_bytes = self._status = 0
+        self._first_byte_at = None
+        self._parts = []
+        self._gateway.exchanges.discard(self)
+
+    def _give_up(self, refusal: Refusal) -> None:
+        """No attempt (more) can be made: the last target's own error tells more than a refusal of the next."""
+        failed, client = self._failed, self._client
+        if failed is None or client is None:
+            self.refuse(refusal)
+            return
+        status, head, body = failed
+        self._gateway.metrics.refused(refusal.code)
+        client.write_whole(status, head + b"x-outlay-fallback: %b\r\n" % refusal.code.encode(), body)
+        self._finish()
+
+    # -- what an exchange defines ---------------------------------------------------------------------------------
+
+    def _on_durable(self, hold: Hold, error: StoreError | None) -> None:
+        raise AssertionError("an exchange defines this")
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with an error of our own, in the vendor's shape."""
+        raise AssertionError("an exchange defines this")
+
+    def fail(self, error: Exception) -> None:
+        """Something of ours is broken: end the hold, tell client and operator."""
+        raise AssertionError("an exchange defines this")
+
+    def kill(self, failure: Failure | None, reason: str) -> None:
+        """End this exchange now: cut the stream, close the upstream, settle by the table."""
+        raise AssertionError("an exchange defines this")
+
+    def overdue(self, now: int) -> None:
+        """Time limits of the upstream's side; monotonic ns."""
+        raise AssertionError("an exchange defines this")
+
+    # what a pool calls (`upstream.Call`)
+
+    def on_upstream_ready(self, connection: UpstreamConnection) -> None:
+        """See `upstream.Call`."""
+        raise AssertionError("an exchange defines this")
+
+    def on_client_gone(self) -> None:
+        """See `client.Answering`."""
+        raise AssertionError("an exchange defines this")
+
+    def on_client_writable(self, is_writable: bool) -> None:
+        """See `client.Answering`."""
+        raise AssertionError("an exchange defines this")
+
+    def _finish(self) -> None:
+        raise AssertionError("an exchange defines this")

@@ -1,0 +1,294 @@
+"""Jobs that a provider works on after it has answered: batches, fine-tuning, background responses.
+
+A job is held at its worst case when it is submitted and settled when the provider has done it, by asking the provider
+now and then. Its hold survives restarts: the row holds all that settling needs. What a job used is priced line by line
+with the same functions as any call, at the price stored with the hold.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from outlay.flow.gateway.client import Request
+from outlay.flow.gateway.entries import Memo
+from outlay.flow.gateway.exchange import Exchange
+from outlay.flow.gateway.fetch import Done as FetchDone
+from outlay.flow.gateway.fetch import Fetch
+from outlay.flow.gateway.fixed import FixedTerms
+from outlay.flow.gateway.job_terms import (
+    Done,
+    JobBody,
+    batch_terms,
+    message_batch_terms,
+    settle_lines,
+    settle_response,
+    settle_training,
+    training_terms,
+)
+from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.settlement import Settlement, Terms
+from outlay.flow.gateway.snapshot import Provider
+from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
+from outlay.flow.ledger.port import JobRow
+from outlay.kernel.clock import UnixNanos
+from outlay.kernel.errors import AccountingBroken
+from outlay.wire.intent import Operation, Rejection
+from outlay.wire.jobs import parse_batch, parse_fine_tuning, read_job
+from outlay.wire.routes import Match
+
+if TYPE_CHECKING:
+    from outlay.flow.gateway.server import Gateway
+
+MAX_POLLS: Final = 8
+"""Jobs asked about at the same time."""
+PATHS: Final = {
+    "batch": "/batches/{id}",
+    "message_batch": "/v1/messages/batches/{id}",
+    "fine_tuning": "/fine_tuning/jobs/{id}",
+    "response": "/responses/{id}",
+}
+FILE_PATH: Final = "/files/{id}/content"
+RESULTS_PATH: Final = "/v1/messages/batches/{id}/results"
+_KINDS: Final = {
+    Operation.BATCH: "batch",
+    Operation.MESSAGE_BATCH: "message_batch",
+    Operation.FINE_TUNING: "fine_tuning",
+    Operation.RESPONSES: "response",
+}
+
+
+class Submission(FixedTerms):
+    """The terms of a job, and what keeps its hold open."""
+
+    __slots__ = ("_body", "_keeper", "_kind")
+
+    def __init__(self, keeper: "JobKeeper", terms: Terms, body: JobBody) -> None:
+        super().__init__(terms)
+        self._keeper = keeper
+        self._kind = _KINDS[terms.intent.operation]
+        self._body = body
+
+    def accepted(self, status: int, body: bytes) -> str | None:
+        """See `FixedTerms`. A response that is whole at once is no job."""
+        if status >= 300:
+            return None
+        job = read_job(self._kind, body)
+        if job is None or not job.id or (self._kind == "response" and job.is_over):
+            return None
+        return job.id
+
+    def defer(self, hold: Hold, job_id: str) -> None:
+        """See `FixedTerms`."""
+        self._keeper.keep(hold, self._kind, self.terms, job_id, self._body)
+
+
+class JobKeeper:
+    """See the module."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+        self._polling: set[bytes] = set()
+        self._asked_at: dict[bytes, int] = {}
+        """Hold id -> monotonic ns of the last question."""
+
+    # -- submitting -------------------------------------------------------------------------------------------
+
+    def submit(self, exchange: Exchange, memo: Memo, match: Match, request: Request) -> None:
+        """Take a job: read what it will work on, then hold its worst case as any call's."""
+        exchange.await_input(memo)
+        operation = match.route.operation
+        provider = self._gateway.resources.provider_of(memo.snapshot, memo.key, match.route.dialect, "")
+        if isinstance(provider, Refusal):
+            exchange.refuse(provider)
+            return
+        if operation is Operation.MESSAGE_BATCH:
+            found = message_batch_terms(memo, provider, request.body, self._gateway.clock.now())
+            self._begin(exchange, memo, match, provider, found)
+            return
+        parse = parse_batch if operation is Operation.BATCH else parse_fine_tuning
+        order = parse(request.body)
+        if isinstance(order, Rejection):
+            exchange.refuse(Refusal(order.status, order.code, order.message, {"param": order.param}))
+            return
+        files = (order.input_file,) if operation is Operation.BATCH else order.files
+        for file_id in files:
+            found_at = self._gateway.resources.provider_of(
+                memo.snapshot, memo.key, match.route.dialect, file_id, request.header(b"x-outlay-provider")
+            )
+            if isinstance(found_at, Refusal):
+                exchange.refuse(found_at)
+                return
+            provider = found_at
+        where, limit = provider, memo.snapshot.settings.max_job_bytes
+        contents: list[bytes] = []
+
+        def fetched(status: int, data: bytes) -> None:
+            if status != 200:
+                reason = data.decode("utf-8", "replace")[:100] if status == 0 else f"status {status}"
+                exchange.refuse(
+                    Refusal(502, "file_unreadable", f"The provider did not give the job's file: {reason}.")
+                )
+                return
+            contents.append(data)
+            if len(contents) < len(files):
+                self._fetch(where, FILE_PATH.replace("{id}", files[len(contents)]), limit, fetched)
+                return
+            now = self._gateway.clock.now()
+            try:
+                if operation is Operation.BATCH:
+                    terms = batch_terms(memo, where, order, contents[0], now)
+                else:
+                    terms = training_terms(memo, where, order, contents, now)
+                self._begin(exchange, memo, match, where, terms)
+            except AccountingBroken:
+                raise
+            except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+                exchange.fail(error)
+
+        self._fetch(where, FILE_PATH.replace("{id}", files[0]), limit, fetched)
+
+    def _begin(
+        self,
+        exchange: Exchange,
+        memo: Memo,
+        match: Match,
+        provider: Provider,
+        found: tuple[Terms, JobBody] | Refusal,
+    ) -> None:
+        if isinstance(found, Refusal):
+            exchange.refuse(found)
+            return
+        terms, body = found
+        operation = match.route.operation
+        entries = self._gateway.desk.entries_at(memo, provider, operation, match.path, terms.model)
+        if isinstance(entries, Refusal):
+            exchange.refuse(entries)
+            return
+        exchange.fixed = Submission(self, terms, body)
+        exchange.start(memo, match, terms.intent, entries)
+
+    def background(self, terms: Terms) -> Submission:
+        """A response that goes on in the background, at its ordinary terms."""
+        return Submission(self, terms, JobBody(terms.model, tier=terms.intent.service_tier or ""))
+
+    def keep(self, hold: Hold, kind: str, terms: Terms, job_id: str, body: JobBody) -> None:
+        """A provider has taken a job: its hold stays open."""
+        self._gateway.books.defer(hold, kind, terms.provider.name, job_id, msgspec.json.encode(body).decode())
+
+    # -- settling ---------------------------------------------------------------------------------------------
+
+    def tick(self, now: int) -> None:
+        """Ask about jobs that were not asked about for `job_poll_s`; monotonic ns."""
+        jobs = self._gateway.books.jobs
+        if not jobs:
+            return
+        pause = self._gateway.settings.job_poll_s * 1_000_000_000
+        for row in jobs:
+            if len(self._polling) >= MAX_POLLS:
+                return
+            if row.hold_id not in self._polling and now - self._asked_at.get(row.hold_id, 0) >= pause:
+                self._ask(row)
+
+    def hint(self, provider: str, resource: str) -> None:
+        """Somebody has just looked at an object: if it is a job of ours, see how it stands."""
+        for row in self._gateway.books.jobs:
+            if (row.provider, row.job_id) == (provider, resource) and row.hold_id not in self._polling:
+                self._ask(row)
+
+    def _ask(self, row: JobRow) -> None:
+        gateway = self._gateway
+        provider = gateway.snapshot.providers.get(row.provider)
+        self._asked_at[row.hold_id] = gateway.clock.monotonic()
+        if provider is None:
+            return  # the operator took it away: the hold stays until it is back, or is resolved by hand
+        self._polling.add(row.hold_id)
+        path = PATHS[row.kind].replace("{id}", row.job_id)
+        self._fetch(
+            provider,
+            path,
+            gateway.settings.max_response_bytes,
+            lambda status, data: self._told(row, status, data),
+        )
+
+    def _told(self, row: JobRow, status: int, data: bytes) -> None:
+        self._polling.discard(row.hold_id)
+        hold = self._gateway.books.hold_of(row.hold_id)
+        provider = self._gateway.snapshot.providers.get(row.provider)
+        if hold is None or provider is None:
+            return
+        if status == 404:
+            self._settle(row, hold, _unknown(hold, "the provider does not know the job any more"))
+            return
+        job = read_job(row.kind, data) if status == 200 else None
+        if job is None or not job.is_over:
+            return
+        body = msgspec.json.decode(row.body, type=JobBody)
+        done = Done(
+            self._gateway.snapshot,
+            provider,
+            self._gateway.price_of(hold.price_id),
+            body,
+            hold.nanos,
+            UnixNanos(hold.placed_at),
+        )
+        if row.kind == "response":
+            self._settle(row, hold, settle_response(done, data, job.status))
+        elif row.kind == "fine_tuning":
+            self._settle(row, hold, settle_training(done, job))
+        elif row.kind == "message_batch":
+            path = RESULTS_PATH.replace("{id}", row.job_id)
+            self._read_results(row, provider, path, done)
+        elif job.output_file:
+            self._read_results(row, provider, FILE_PATH.replace("{id}", job.output_file), done)
+        else:
+            self._settle(row, hold, settle_lines(done, row.kind, b""))
+
+    def _read_results(self, row: JobRow, provider: Provider, path: str, done: Done) -> None:
+        self._polling.add(row.hold_id)
+
+        def fetched(status: int, data: bytes) -> None:
+            self._polling.discard(row.hold_id)
+            hold = self._gateway.books.hold_of(row.hold_id)
+            if hold is None or (status != 200 and status not in (404, 410)):
+                return  # asked again at the next tick
+            if status != 200:
+                self._settle(row, hold, _unknown(hold, "the provider keeps no results of the job"))
+                return
+            self._settle(row, hold, settle_lines(done, row.kind, data))
+
+        self._fetch(provider, path, self._gateway.settings.max_job_bytes, fetched)
+
+    def _settle(self, row: JobRow, hold: Hold, settlement: Settlement) -> None:
+        gateway = self._gateway
+        if hold.is_ended:
+            return
+        self._asked_at.pop(row.hold_id, None)
+        price_id = None if settlement.price is None else gateway.price_id(settlement.price)
+        gateway.books.end(
+            hold,
+            Ending(
+                settlement.status,
+                settlement.basis,
+                settlement.cost_nanos,
+                settlement.usage,
+                None,
+                price_id,
+                None,
+                200,
+                settlement.reason,
+            ),
+        )
+        model = msgspec.json.decode(row.body, type=JobBody).model
+        gateway.metrics.settled((row.provider, model), settlement, hold.nanos)
+
+    def _fetch(self, provider: Provider, path: str, max_bytes: int, done: FetchDone) -> None:
+        pool = self._gateway.pools.get(provider.name)
+        if pool is None:
+            asyncio.get_running_loop().call_soon(done, 0, b"the provider is no longer configured")
+            return
+        Fetch(pool, path, max_bytes, done)
+
+
+def _unknown(hold: Hold, reason: str) -> Settlement:
+    return Settlement(Status.SETTLED, Basis.OUTCOME_UNKNOWN, hold.nanos, reason=reason)

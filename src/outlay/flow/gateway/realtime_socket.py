@@ -1,0 +1,6 @@
+"""stub"""
+
+from typing import Any
+
+
+def begin_realtime(*a: Any) -> Any: ...

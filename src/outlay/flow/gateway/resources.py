@@ -1,0 +1,127 @@
+"""Whose a provider's objects are: files, jobs and stored answers live in an account that all callers share.
+
+What a team makes through the gateway is that team's; another's is not found, and lists show only one's own. Where the
+client's own credential goes to the provider, the provider looks after this itself.
+"""
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import msgspec
+
+from outlay.flow.gateway.entries import Entry
+from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.snapshot import ClientAuth, KeySpec, Provider, Snapshot
+from outlay.flow.ledger.books import Books
+from outlay.flow.ledger.port import OwnerRow
+from outlay.kernel.clock import Clock
+from outlay.wire.intent import CallIntent, Dialect, Operation
+from outlay.wire.routes import Match
+
+_T = TypeVar("_T")
+
+MAX_ID_CHARS: Final = 256
+
+
+class _Made(msgspec.Struct, gc=False):
+    id: str = ""
+
+
+class _Listed(msgspec.Struct, gc=False):
+    data: list[msgspec.Raw] | None = None
+
+
+_decode_made: Final = msgspec.json.Decoder(_Made).decode
+_decode_list: Final = msgspec.json.Decoder(_Listed).decode
+_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_MAKERS: Final = frozenset({Operation.BATCH, Operation.MESSAGE_BATCH, Operation.FINE_TUNING})
+
+
+class Resources:
+    """See the module."""
+
+    def __init__(self, books: Books, clock: Clock) -> None:
+        self._books = books
+        self._clock = clock
+
+    def provider_of(
+        self, snapshot: Snapshot, key: KeySpec, dialect: Dialect, resource: str, wanted: str = ""
+    ) -> Provider | Refusal:
+        """The provider that has an object of the caller's, or that new ones go to.
+
+        `wanted` names a provider (`x-outlay-provider`); without it the first of the dialect that is not an engine.
+        """
+        candidates = [
+            p for p in snapshot.providers.values() if p.dialect is dialect and wanted in ("", p.name)
+        ]
+        candidates.sort(key=lambda provider: provider.billing.value == "self_hosted")
+        if not candidates:
+            return Refusal(404, "route_not_found", "No provider here serves this route.")
+        if not resource:
+            return candidates[0]
+        for provider in candidates:
+            if provider.client_auth is not ClientAuth.NONE or self.owns(provider, key, resource):
+                return provider
+        return not_found(resource)
+
+    def owns(self, provider: Provider, key: KeySpec, resource: str) -> bool:
+        """Whether an object is the caller's."""
+        row = self._books.owner(provider.name, resource)
+        return row is not None and (row.org, row.team) == (key.org, key.team)
+
+    def own(self, provider: str, org: str, team: str, key: str, resource: str) -> None:
+        """An object was made."""
+        if 0 < len(resource) <= MAX_ID_CHARS:
+            self._books.own(OwnerRow(provider, resource, org, team, key, self._clock.now()))
+
+    def seen(self, match: Match, intent: CallIntent, entry: Entry, status: int, body: bytes) -> bytes:
+        """Take note of what an answer made, and leave out of a list what is not the caller's."""
+        route = match.route
+        if status >= 300:
+            return body
+        identity = entry.chain.identity
+        is_new = route.method == "POST" and not match.resource and route.operation is Operation.FREE
+        if is_new or route.operation in _MAKERS or intent.is_background:
+            made = _read(_decode_made, body)
+            if made is not None:
+                self.own(entry.provider.name, identity.org, identity.team, identity.key, made.id)
+        elif route.lists and entry.provider.client_auth is ClientAuth.NONE:
+            return self._own_part(entry, body)
+        return body
+
+    def _own_part(self, entry: Entry, body: bytes) -> bytes:
+        listed, fields = _read(_decode_list, body), _read(_decode_fields, body)
+        identity = entry.chain.identity
+        if listed is None or fields is None or listed.data is None:
+            return b'{"object":"list","data":[],"has_more":false}'
+        kept = []
+        for item in listed.data:
+            made = _read(_decode_made, bytes(item))
+            row = None if made is None else self._books.owner(entry.provider.name, made.id)
+            if row is not None and (row.org, row.team) == (identity.org, identity.team):
+                kept.append(item)
+        changed: dict[str, object] = dict(fields)
+        changed["data"] = kept
+        # what stands at the ends of the provider's page may be another's
+        for name in ("first_id", "last_id"):
+            if name in changed:
+                at = 0 if name == "first_id" else -1
+                made = _read(_decode_made, bytes(kept[at])) if kept else None
+                changed[name] = None if made is None else made.id
+        return msgspec.json.encode(changed)
+
+
+def not_found(resource: str) -> Refusal:
+    """An object that is not there, or not the caller's: the same answer."""
+    return Refusal(
+        404,
+        "resource_not_found",
+        f"No object {resource[:100]!r} of this team was made through this gateway.",
+    )
+
+
+def _read(decode: Callable[[bytes], _T], body: bytes) -> _T | None:
+    try:
+        return decode(body)
+    except (ValueError, RecursionError):
+        return None

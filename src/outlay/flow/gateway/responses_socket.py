@@ -1,0 +1,271 @@
+"""The Responses API over a WebSocket: each `response.create` is an ordinary call, its events go back as messages.
+
+The gateway ends the socket and asks the provider over HTTP, so that every response has its own hold, may be
+translated, and may go to any target. What a provider would keep for the length of a socket (`store: false` with
+`previous_response_id`) is kept here instead: the last conversation, in memory, under the limits of a body.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from outlay.flow.gateway.client import Answering, Request
+from outlay.flow.gateway.exchange import Exchange
+from outlay.flow.gateway.websocket import GOING_AWAY, WebSocket
+from outlay.kernel.errors import AccountingBroken
+from outlay.wire.fields import read_fields
+from outlay.wire.intent import Rejection
+from outlay.wire.sse import EventSplitter, event_data
+
+if TYPE_CHECKING:
+    from outlay.flow.gateway.server import Gateway
+
+MAX_QUEUED: Final = 16
+"""Responses asked for while one is running."""
+IDLE_S: Final = 3600
+"""A socket that asks for nothing for so long is closed."""
+
+
+class _Message(msgspec.Struct, gc=False):
+    type: str = ""
+
+
+class _Completed(msgspec.Struct, gc=False):
+    id: str = ""
+    output: list[msgspec.Raw] = []
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str = ""
+    response: _Completed | None = None
+
+
+_decode_type: Final = msgspec.json.Decoder(_Message).decode
+_decode_event: Final = msgspec.json.Decoder(_Event).decode
+_decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_NOT_SENT: Final = frozenset({"type", "background", "stream", "stream_options", "event_id"})
+_ENDS: Final = (b"response.completed", b"response.incomplete")
+
+
+class Memory:
+    """The conversation of a socket's last response that the provider did not keep."""
+
+    __slots__ = ("items", "response_id")
+
+    def __init__(self) -> None:
+        self.response_id = ""
+        self.items: list[msgspec.Raw] = []
+
+
+class ResponsesSession:
+    """See the module. One a socket; responses run one after the other."""
+
+    def __init__(self, gateway: "Gateway", socket: WebSocket, request: Request) -> None:
+        self._gateway = gateway
+        self._socket = socket
+        self._handshake = request
+        self._turn: Turn | None = None
+        self._queue: deque[bytes] = deque()
+        self.memory = Memory()
+        self.memo: object | None = None
+        self._idle_since = gateway.tick
+        socket.on_message = self._on_message
+        socket.on_closed = self._on_closed
+        socket.on_writable = self._on_writable
+        gateway.sessions.add(self)
+
+    def stop(self, reason: str) -> None:
+        """The gateway stops: no further response."""
+        self._queue.clear()
+        self._socket.close(GOING_AWAY, reason)
+
+    def overdue(self, now: int) -> None:
+        """Time limits; monotonic ns."""
+        if self._turn is None and (now - self._idle_since) // 1_000_000_000 >= IDLE_S:
+            self._socket.close(GOING_AWAY, "idle")
+
+    def send(self, data: bytes) -> None:
+        """One event to the client."""
+        self._socket.send(data)
+
+    @property
+    def can_write(self) -> bool:
+        """Whether the client takes its messages."""
+        return self._socket.can_write
+
+    def turn_ended(self) -> None:
+        """The response is over; the next one begins."""
+        self._turn = None
+        self._idle_since = self._gateway.tick
+        if self._queue and self._socket.is_open:
+            self._gateway.loop.call_soon(self._begin_next)
+
+    def abort(self) -> None:
+        """A response broke in a way that no event can tell."""
+        self._socket.abort()
+
+    def _begin_next(self) -> None:
+        if self._queue and self._turn is None and self._socket.is_open:
+            self._begin(self._queue.popleft())
+
+    def _on_message(self, message: bytes) -> None:
+        try:
+            kind = _decode_type(message).type
+        except (ValueError, RecursionError):
+            self._refuse(400, "invalid_json", "a message must be one JSON object")
+            return
+        if kind != "response.create":
+            self._refuse(
+                422, "unsupported_event", f"`type` {kind[:64]!r} is not metered here; send response.create"
+            )
+        elif self._turn is None:
+            self._begin(message)
+        elif len(self._queue) < MAX_QUEUED:
+            self._queue.append(message)
+        else:
+            self._refuse(429, "too_many_pipelined", f"at most {MAX_QUEUED} responses may wait for their turn")
+
+    def _begin(self, message: bytes) -> None:
+        body = self._body_of(message)
+        if isinstance(body, Rejection):
+            self._refuse(body.status, body.code, body.message)
+            return
+        turn = Turn(self, body[1])
+        self._turn = turn
+        request = Request()
+        shaken = self._handshake
+        request.method, request.path, request.headers = b"POST", b"/v1/responses", shaken.headers
+        request.body, request.encoding, request.keep_alive, request.is_http10 = body[0], b"", True, False
+        request.received_at = self._gateway.clock.monotonic()
+        exchange = Exchange(self._gateway, turn, request)
+        try:
+            self._gateway.desk.take(exchange, turn, request)
+        except AccountingBroken:
+            raise
+        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            exchange.fail(error)
+
+    def _body_of(self, message: bytes) -> tuple[bytes, list[msgspec.Raw] | None] | Rejection:
+        """The HTTP body of a `response.create`, and its whole input if that must be remembered."""
+        fields = read_fields(message)
+        if isinstance(fields, Rejection):
+            return fields
+        kept: dict[str, object] = {name: value for name, value in fields.items() if name not in _NOT_SENT}
+        kept["stream"] = True
+        items: list[msgspec.Raw] | None = None
+        if bytes(fields.get("store", b"true")) == b"false":
+            items = _items_of(fields.get("input"))
+            previous = fields.get("previous_response_id")
+            memory = self.memory
+            is_last = previous is not None and bytes(previous) == msgspec.json.encode(memory.response_id)
+            if items is not None and is_last and memory.response_id:
+                items = memory.items + items
+                del kept["previous_response_id"]
+            if items is not None:
+                kept["input"] = items
+        body = msgspec.json.encode(kept)
+        if len(body) > self._gateway.settings.max_body_bytes:
+            return Rejection(
+                413, "body_too_large", "the conversation of this socket is larger than max_body_bytes"
+            )
+        return body, items
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        self._gateway.metrics.refused(code)
+        error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
+        self.send(msgspec.json.encode({"type": "error", "status": status, **error, "error": error}))
+
+    def _on_closed(self) -> None:
+        self._gateway.sessions.discard(self)
+        self._queue.clear()
+        turn, self._turn = self._turn, None
+        if turn is not None and turn.answering is not None:
+            turn.answering.on_client_gone()
+
+    def _on_writable(self, is_writable: bool) -> None:
+        turn = self._turn
+        if turn is not None and turn.answering is not None:
+            turn.answering.on_client_writable(is_writable)
+
+
+class Turn:
+    """One response of a socket, in the shape of a client's connection."""
+
+    def __init__(self, session: ResponsesSession, items: list[msgspec.Raw] | None) -> None:
+        self._session = session
+        self._items = items
+        self._splitter = EventSplitter()
+        self.answering: Answering | None = None
+
+    @property
+    def memo(self) -> object | None:
+        """What the gateway remembers of the caller."""
+        return self._session.memo
+
+    @memo.setter
+    def memo(self, value: object | None) -> None:
+        self._session.memo = value
+
+    @property
+    def can_write(self) -> bool:
+        """Whether the client takes its messages."""
+        return self._session.can_write
+
+    def write_whole(self, status: int, head: bytes, body: bytes) -> None:
+        """An answer that is no stream: an error, as an event."""
+        try:
+            fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            error = msgspec.json.decode(fields["error"], type=dict[str, msgspec.Raw])
+        except (ValueError, KeyError, RecursionError):
+            error = {"message": msgspec.Raw(msgspec.json.encode(f"status {status}"))}
+        flat: dict[str, object] = {
+            name: error[name] for name in ("code", "message", "param") if name in error
+        }
+        event: dict[str, object] = {"type": "error", "status": status, **flat, "error": error}
+        self._session.send(msgspec.json.encode(event))
+        self._session.turn_ended()
+
+    def begin_stream(self, status: int, head: bytes) -> None:
+        """The events follow."""
+
+    def write_part(self, data: bytes) -> None:
+        """Bytes of the event stream: whole events go on as messages."""
+        for event in self._splitter.push(data):
+            text = event_data(event)
+            if text and text != b"[DONE]":
+                if self._items is not None and any(end in text for end in _ENDS):
+                    self._remember(text)
+                self._session.send(text)
+
+    def end_stream(self, data: bytes = b"") -> None:
+        """The response is over."""
+        self.write_part(data)
+        self._session.turn_ended()
+
+    def abort(self) -> None:
+        """See `client.Answered`."""
+        self._session.abort()
+
+    def _remember(self, text: bytes) -> None:
+        try:
+            event = _decode_event(text)
+        except (ValueError, RecursionError):
+            return
+        if event.response is not None and event.type.encode() in _ENDS and self._items is not None:
+            memory = self._session.memory
+            memory.response_id = event.response.id
+            memory.items = self._items + event.response.output
+
+
+def _items_of(value: msgspec.Raw | None) -> list[msgspec.Raw] | None:
+    """The input as items; None if it cannot be read as such."""
+    if value is None:
+        return []
+    try:
+        if bytes(value[:1]) == b'"':
+            text = msgspec.json.decode(value, type=str)
+            return [msgspec.Raw(msgspec.json.encode({"role": "user", "content": text}))]
+        return _decode_items(value)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,143 @@
+"""The client's side of a WebSocket: framing by the `websockets` library without its I/O, on the transport of a client.
+
+Knows nothing of money or of vendors: whole messages go to `on_message`, and text goes out by `send`.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from websockets.exceptions import InvalidHandshake
+from websockets.frames import OP_BINARY, OP_CONT, OP_TEXT, Frame
+from websockets.http11 import Request as Handshake
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from outlay.flow.gateway.client import Request
+
+GOING_AWAY = 1001
+POLICY = 1008
+TOO_BIG = 1009
+
+
+class WebSocket(asyncio.Protocol):
+    """One accepted WebSocket. The owner sets the callbacks before `open` is called."""
+
+    def __init__(
+        self, transport: asyncio.Transport, max_message_bytes: int, subprotocols: Sequence[str]
+    ) -> None:
+        self.transport = transport
+        self._protocol = ServerProtocol(
+            max_size=max_message_bytes, subprotocols=[Subprotocol(name) for name in subprotocols] or None
+        )
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._max = max_message_bytes
+        self.is_open = False
+        self.can_write = True
+        self.on_message: Callable[[bytes], None] = _ignore
+        self.on_closed: Callable[[], None] = _nothing
+        self.on_writable: Callable[[bool], None] = _ignore_bool
+
+    def open(self, request: Request, rest: bytes) -> bool:
+        """Answer the handshake and take over the transport; False if it is no sound handshake (nothing was written)."""
+        lines = [b"%b %b HTTP/1.1\r\n" % (request.method, request.path)]
+        lines += [b"%b: %b\r\n" % header for header in request.headers]
+        self._protocol.receive_data(b"".join(lines) + b"\r\n")
+        events = self._protocol.events_received()
+        if len(events) != 1 or not isinstance(events[0], Handshake):
+            return False
+        try:
+            response = self._protocol.accept(events[0])
+        except InvalidHandshake:
+            return False
+        if response.status_code != 101:
+            return False
+        self._protocol.send_response(response)
+        self.transport.set_protocol(self)
+        self.is_open = True
+        self._write()
+        if rest:
+            self.data_received(rest)
+        return True
+
+    def send(self, text: bytes) -> None:
+        """Send one text message; nothing once the socket is closing."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_text(text)
+            self._write()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin the closing handshake."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason[:100])
+            self._write()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self.is_open:
+            self.transport.abort()
+
+    # -- asyncio ----------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._take(event)
+        self._write()
+
+    def eof_received(self) -> bool:
+        self._protocol.receive_eof()
+        self._write()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.is_open:
+            self.is_open = False
+            self.on_closed()
+
+    def pause_writing(self) -> None:
+        self.can_write = False
+        self.on_writable(False)
+
+    def resume_writing(self) -> None:
+        self.can_write = True
+        self.on_writable(True)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode in (OP_TEXT, OP_BINARY):
+            self._parts, self._size = [], 0
+        elif frame.opcode is not OP_CONT and frame.opcode != OP_CONT:
+            return
+        self._size += len(frame.data)
+        if self._size > self._max:
+            self.close(TOO_BIG, "the message is too large")
+            return
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts = []
+            self.on_message(message)
+
+    def _write(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self.transport.write(data)
+            elif self.transport.can_write_eof():
+                self.transport.write_eof()
+        if self._protocol.close_expected():
+            # the peer has said goodbye, or broke the protocol: what is written still goes out
+            self.transport.close()
+
+
+def _ignore(_message: bytes) -> None:
+    return None
+
+
+def _ignore_bool(_is_writable: bool) -> None:
+    return None
+
+
+def _nothing() -> None:
+    return None
