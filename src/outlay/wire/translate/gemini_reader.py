@@ -33,7 +33,7 @@ from outlay.wire.translate.conversation import (
     unwrap_seal,
 )
 from outlay.wire.translate.names import refuse_set
-from outlay.wire.translate.schemas import json_schema
+from outlay.wire.translate.schemas import json_schema, promised_format
 
 _GENERATE: Final = Operation.GENERATE
 FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
@@ -237,10 +237,10 @@ def _read_format(config: _Config) -> OutputFormat | None:
         )
     schema = stated_raw(config.response_json_schema)
     if schema is not None:
-        return OutputFormat(schema)
+        return promised_format(schema)
     schema = stated_raw(config.response_schema)
     if schema is not None:
-        return OutputFormat(json_schema(schema))
+        return promised_format(json_schema(schema))
     return OutputFormat()
 
 

@@ -12,7 +12,6 @@ from outlay.wire.translate.conversation import (
     File,
     Image,
     Origin,
-    OutputFormat,
     Part,
     Reasoning,
     Role,
@@ -30,6 +29,7 @@ from outlay.wire.translate.conversation import (
 )
 from outlay.wire.translate.effort import checked_effort
 from outlay.wire.translate.names import refuse_set
+from outlay.wire.translate.schemas import promised_format
 
 _MESSAGES: Final = Operation.MESSAGES
 _PLAIN: Final = "text/plain"
@@ -214,7 +214,7 @@ def read_messages(body: bytes) -> Conversation:
         turns=[],
         system=_read_system(asked.system),
         tools=[_read_tool(index, tool) for index, tool in enumerate(asked.tools or ())],
-        format=None if output.format is None else OutputFormat(output.format.schema),
+        format=None if output.format is None else promised_format(output.format.schema),
         max_tokens=asked.max_tokens,
         temperature=asked.temperature,
         top_p=asked.top_p,

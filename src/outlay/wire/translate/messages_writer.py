@@ -79,11 +79,12 @@ def write_messages(conversation: Conversation, target: Target) -> bytes:
 
 
 def _write_settings(conversation: Conversation, body: dict[str, object]) -> None:
-    if conversation.temperature is not None:
+    # 1 is the default of both, and newer models refuse the fields at any value
+    if conversation.temperature is not None and conversation.temperature != 1:
         if conversation.temperature > 1:
             raise refuse_field(conversation, "temperature", _MESSAGES, "send at most 1")
         body["temperature"] = conversation.temperature
-    if conversation.top_p is not None:
+    if conversation.top_p is not None and conversation.top_p != 1:
         body["top_p"] = conversation.top_p
     if conversation.top_k is not None:
         body["top_k"] = conversation.top_k

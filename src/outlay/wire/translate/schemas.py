@@ -1,8 +1,10 @@
-"""Gemini's `Schema` (a subset of OpenAPI 3.0) read as JSON Schema, which every other dialect takes."""
+"""Schemas: Gemini's `Schema` (a subset of OpenAPI 3.0) read as JSON Schema, and which ones OpenAI takes as strict."""
 
 from typing import Any, Final
 
 import msgspec
+
+from outlay.wire.translate.conversation import OutputFormat
 
 _COUNTS: Final = frozenset(
     ["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"]
@@ -55,3 +57,37 @@ def _allow_null(schema: dict[str, Any]) -> None:
             schema["enum"] = [*schema["enum"], None]
     elif isinstance(schema.get("anyOf"), list):
         schema["anyOf"] = [*schema["anyOf"], {"type": "null"}]
+
+
+def is_strict(schema: msgspec.Raw) -> bool:
+    """Whether OpenAI can promise a schema (`strict`): no object takes other fields, and every field is required.
+
+    Anthropic and Google promise any schema they take. For one that OpenAI cannot promise, asking would be an error.
+    """
+    return _is_closed(_decode(schema))
+
+
+def promised_format(schema: msgspec.Raw) -> OutputFormat:
+    """Structured output as Anthropic and Google mean it: promised, so strict wherever that can be said."""
+    return OutputFormat(schema, strict=True if is_strict(schema) else None)
+
+
+def _is_closed(schema: Any) -> bool:
+    if isinstance(schema, list):
+        return all(_is_closed(item) for item in schema)
+    if not isinstance(schema, dict):
+        return True
+    properties = schema.get("properties")
+    if (schema.get("type") == "object" or properties is not None) and not (
+        schema.get("additionalProperties") is False
+        and isinstance(properties, dict)
+        and isinstance(schema.get("required"), list)
+        and set(schema["required"]) == set(properties)
+    ):
+        return False
+    nested = [schema.get("items"), schema.get("anyOf"), schema.get("prefixItems")]
+    for name in ("properties", "$defs", "definitions"):
+        named = schema.get(name)
+        if isinstance(named, dict):
+            nested.extend(named.values())
+    return all(_is_closed(item) for item in nested)
