@@ -15,6 +15,7 @@ from outlay.testing.jobs import BATCH_TIER, LineRunner
 from outlay.testing.legacy_room import LegacyRoom
 from outlay.testing.message_batches_room import MESSAGES_PATH, MessageBatchesRoom
 from outlay.testing.openai_room import OpenAIRoom
+from outlay.testing.realtime_talk import RealtimeTalk
 from outlay.testing.rerank_room import RerankRoom
 from outlay.testing.responses_room import ResponsesRoom
 from outlay.testing.responses_talk import ResponsesTalk
@@ -83,6 +84,8 @@ class Rooms:
         talks: dict[str, MakeTalk] = {}
         for prefix in ("/v1", "/openai/v1"):
             talks[prefix + "/responses"] = self._talk_responses
+            talks[prefix + "/realtime"] = RealtimeTalk
+        talks["/openai/realtime"] = RealtimeTalk  # Azure names the model in `deployment`
         return talks
 
     def _talk_responses(self, ask: Ask, begin: BeginTurn) -> Talk:
