@@ -1,5 +1,6 @@
 """The mock's WebSockets by the official openai SDK, and by a plain WebSocket client where the SDK hides too much."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -191,3 +192,174 @@ def test_a_socket_needs_a_key_too():
             assert hear(socket)[-1]["type"] == "response.completed"
         with connect(url, subprotocols=["realtime", "openai-insecure-api-key.right"]) as socket:
             assert socket.subprotocol == "realtime"
+
+
+REALTIME = {
+    "gpt-realtime": {
+        "input": 4_000_000_000,
+        "cached": 400_000_000,
+        "input_audio": 32_000_000_000,
+        "cached_audio": 500_000_000,
+        "output": 16_000_000_000,
+        "output_audio": 64_000_000_000,
+    },
+    "gpt-4o-transcribe": {"input": 1, "input_audio": 6_000_000_000, "output": 10_000_000_000},
+}
+
+
+@pytest.fixture
+def realtime() -> Iterator[MockProvider]:
+    with MockProvider(prices=REALTIME, behaviour={"output_tokens": 8}) as running:
+        yield running
+
+
+def user_says(text: str) -> dict[str, Any]:
+    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+
+
+def until_done(connection: Any) -> list[Any]:
+    events = []
+    for event in connection:
+        events.append(event)
+        if event.type in ("response.done", "error"):
+            return events
+    raise AssertionError("closed before the response was done")
+
+
+@pytest.fixture
+def session(realtime: MockProvider) -> Iterator[Any]:
+    with (
+        openai.OpenAI(base_url=realtime.url + "/v1", api_key="any", max_retries=0) as client,
+        client.realtime.connect(model="gpt-realtime") as connection,
+    ):
+        assert connection.recv().type == "session.created"
+        yield connection
+
+
+def test_a_realtime_text_talk_gets_dearer_with_every_turn(realtime, session):
+    session.session.update(
+        session={"type": "realtime", "output_modalities": ["text"], "instructions": "four"}
+    )
+    assert session.recv().session.instructions == "four"
+    seen = []
+    for _ in range(2):
+        session.conversation.item.create(item=user_says("hello there"))
+        session.response.create()
+        events = until_done(session)
+        deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+        done = events[-1].response
+        assert "".join(deltas) == done.output[0].content[0].text
+        seen.append(done.usage)
+    # 1 of the instructions, 6 of the message; then also 3 + 12 of the answer (45 bytes) and 6 of the next message
+    answer_tokens = -(-len("".join(deltas)) // 4)
+    assert [usage.input_tokens for usage in seen] == [7, 7 + 3 + answer_tokens + 6]
+    assert [entry.tokens.input for entry in realtime.meter.entries] == [usage.input_tokens for usage in seen]
+    # 7 * 4000 + 8 * 16000
+    assert realtime.meter.entries[0].cost_nanos == 156_000
+    assert seen[0].output_token_details.text_tokens == 8
+
+
+def test_speech_in_and_out_is_stated_and_billed_apart(realtime, session):
+    realtime.behave(cached_tokens=5, cached_audio_tokens=4)
+    half_a_second = bytes(24_000)
+    session.input_audio_buffer.append(audio=base64.b64encode(half_a_second).decode())
+    session.input_audio_buffer.append(audio=base64.b64encode(half_a_second).decode())
+    session.input_audio_buffer.commit()
+    assert session.recv().type == "input_audio_buffer.committed"
+    session.response.create()
+    events = until_done(session)
+    sound = b"".join(
+        base64.b64decode(event.delta) for event in events if event.type == "response.output_audio.delta"
+    )
+    assert len(sound) == 8 * 1200 * 2
+    said = [event.delta for event in events if event.type == "response.output_audio_transcript.delta"]
+    assert "".join(said) == events[-1].response.output[0].content[0].transcript
+    usage = events[-1].response.usage
+    # one second is 10 tokens, the message 3
+    assert (usage.input_token_details.text_tokens, usage.input_token_details.audio_tokens) == (3, 10)
+    assert usage.input_token_details.cached_tokens_details.audio_tokens == 4
+    assert (usage.output_token_details.text_tokens, usage.output_token_details.audio_tokens) == (2, 6)
+    [entry] = realtime.meter.entries
+    # text: 2 * 4000 + 1 * 400; sound: 6 * 32000 + 4 * 500; out: 2 * 16000 + 6 * 64000
+    assert entry.cost_nanos == 8_400 + 194_000 + 416_000
+    assert (entry.request_id, entry.model) == (events[-1].response.id, "gpt-realtime")
+    session.response.create()
+    assert until_done(session)[-1].response.usage.input_token_details.audio_tokens == 10 + 6
+
+
+def test_a_cancelled_response_bills_what_was_said(realtime, session):
+    realtime.behave(output_tokens=400, chunk_ms=20, tokens_per_chunk=4)
+    session.conversation.item.create(item=user_says("hello there"))
+    session.response.create()
+    for event in session:
+        if event.type == "response.output_audio.delta":
+            break
+    session.response.create()  # refused: one at a time
+    session.response.cancel()
+    done = until_done(session)[-1].response
+    assert (done.status, done.status_details.reason) == ("cancelled", "client_cancelled")
+    [entry] = realtime.meter.entries
+    assert 0 < entry.tokens.output < 400
+    assert done.usage.output_tokens == entry.tokens.output
+    assert entry.outcome == "cut"
+    assert until_done(session)[-1].error.code == "conversation_already_has_active_response"
+    session.response.cancel()
+    assert until_done(session)[-1].error.code == "response_cancel_not_active"
+
+
+def test_a_function_call_over_realtime(realtime, session):
+    tool = {
+        "type": "function",
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {}}},
+    }
+    session.session.update(session={"type": "realtime", "tools": [tool]})
+    session.recv()
+    session.conversation.item.create(item=user_says("use the tool"))
+    session.response.create()
+    events = until_done(session)
+    [call] = events[-1].response.output
+    assert (call.type, json.loads(call.arguments)) == ("function_call", {"city": "ledger"})
+    done = [event for event in events if event.type == "response.function_call_arguments.done"]
+    assert done[0].arguments == call.arguments
+
+
+def test_transcription_of_the_input_is_billed_to_its_own_model(realtime, session):
+    transcription = {"model": "gpt-4o-transcribe"}
+    session.session.update(session={"type": "realtime", "audio": {"input": {"transcription": transcription}}})
+    assert session.recv().session.audio.input.format.rate == 24_000  # what was not changed is still there
+    session.input_audio_buffer.append(audio=base64.b64encode(bytes(48_000)).decode())
+    session.input_audio_buffer.commit()
+    for event in session:
+        if event.type == "conversation.item.input_audio_transcription.completed":
+            break
+    assert (event.usage.input_tokens, event.usage.output_tokens) == (10, 4)
+    [entry] = realtime.meter.entries
+    # 10 * 6000 + 4 * 10000
+    assert (entry.model, entry.cost_nanos) == ("gpt-4o-transcribe", 100_000)
+
+
+def test_realtime_mistakes_and_failures(realtime, session):
+    session.send({"type": "nonsense"})
+    assert session.recv().error.code == "invalid_value"
+    session.input_audio_buffer.commit()
+    assert session.recv().error.code == "input_audio_buffer_commit_empty"
+    realtime.queue({"status": 429}, {"failure": "stream_error"}, {"failure": "cut"})
+    session.response.create()
+    assert until_done(session)[-1].error.code == "rate_limit_exceeded"
+    session.response.create()
+    assert until_done(session)[-1].response.status == "failed"
+    session.response.create()
+    with pytest.raises((ConnectionClosed, AssertionError)):
+        until_done(session)
+    assert [entry.tokens.output for entry in realtime.meter.entries] == [0, 4, 4]
+    assert [entry.outcome for entry in realtime.meter.entries] == ["refused", "cut", "cut"]
+
+
+def test_azures_realtime_path(realtime):
+    url = f"ws://127.0.0.1:{realtime.port}/openai/realtime?api-version=2024-10-01-preview&deployment=gpt-realtime"
+    with connect(url, additional_headers={"api-key": "any"}) as socket:
+        assert json.loads(socket.recv(timeout=10))["session"]["model"] == "gpt-realtime"
+        socket.send(json.dumps({"type": "response.create", "response": {"output_modalities": ["text"]}}))
+        assert hear(socket, "response.done")[-1]["response"]["status"] == "completed"
+    assert realtime.meter.entries[0].path == "/openai/realtime"

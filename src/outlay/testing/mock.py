@@ -26,6 +26,7 @@ class MockConfig(msgspec.Struct, forbid_unknown_fields=True):
     by_model: dict[str, dict[str, object]] = {}
     models: tuple[str, ...] = DEFAULT_MODELS
     api_keys: list[str] | None = None
+    aws_keys: dict[str, str] | None = None
     keep_entries: bool = True
     keep_calls: int = 64
 
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             port=options.port,
             models=config.models,
             api_keys=config.api_keys,
+            aws_keys=config.aws_keys,
             keep_entries=config.keep_entries,
             keep_calls=config.keep_calls,
             meter_file=options.meter_file,

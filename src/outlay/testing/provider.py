@@ -34,7 +34,7 @@ _BACKLOG = 4096
 
 
 class MockProvider:
-    """An OpenAI- and Anthropic-speaking provider with knobs and a meter.
+    """A provider that speaks OpenAI's, Anthropic's, Google's, Cohere's, Azure's and AWS's dialects, with a meter.
 
     ```python
     with MockProvider(prices={"gpt-4o-mini": {"input": 150_000_000, "output": 600_000_000}}) as provider:
@@ -54,15 +54,17 @@ class MockProvider:
         port: int = 0,
         models: Iterable[str] = DEFAULT_MODELS,
         api_keys: Iterable[str] | None = None,
+        aws_keys: Mapping[str, str] | None = None,
         keep_entries: bool = True,
         keep_calls: int = 64,
         meter_file: str | Path | None = None,
     ) -> None:
         """`prices`: model, `model@tier` or `*` -> nanos per million tokens, fields as in `meter.Rates`.
 
-        `api_keys`: the only keys that are let in (any, if None). `keep_entries=False` bounds the meter's memory to
-        totals; `keep_calls` is how many received requests stay readable in `calls`. `meter_file` is appended one
-        JSON line a request. Port 0 takes a free one. Raises `BehaviourError`.
+        `api_keys`: the only keys that are let in (any, if None). `aws_keys`: access key -> secret key by which
+        Bedrock's signatures are recomputed (only their shape is checked, if None). `keep_entries=False` bounds
+        the meter's memory to totals; `keep_calls` is how many received requests stay readable in `calls`.
+        `meter_file` is appended one JSON line a request. Port 0 takes a free one. Raises `BehaviourError`.
         """
         self._file: IO[bytes] | None = None
         self._meter_path = None if meter_file is None else Path(meter_file)
@@ -71,7 +73,14 @@ class MockProvider:
         self.meter = Meter(prices, keep_entries=keep_entries, file=self._file)
         if not isinstance(behaviour, Behaviour):
             behaviour = changed(Behaviour(), behaviour or {})
-        self.service = Service(self.meter, behaviour, models=models, api_keys=api_keys, keep_calls=keep_calls)
+        self.service = Service(
+            self.meter,
+            behaviour,
+            models=models,
+            api_keys=api_keys,
+            keep_calls=keep_calls,
+            aws_keys=aws_keys,
+        )
         self.port = port
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from outlay.testing import anthropic_room, gemini_room, openai_replies, rerank_room
+from outlay.testing import anthropic_room, bedrock_room, gemini_room, openai_replies, rerank_room
 from outlay.testing.answer import Answer, Identity
 from outlay.testing.anthropic_room import AnthropicRoom
 from outlay.testing.audio_room import AudioRoom
 from outlay.testing.batches_room import BatchesRoom, FilesRoom
+from outlay.testing.bedrock_room import BedrockRoom
 from outlay.testing.behaviour import Behaviour, Resolve, changed
 from outlay.testing.call import Ask, BookCharge, Handler, Reply
 from outlay.testing.gemini_room import GeminiRoom
@@ -15,6 +16,7 @@ from outlay.testing.jobs import BATCH_TIER, LineRunner
 from outlay.testing.legacy_room import LegacyRoom
 from outlay.testing.message_batches_room import MESSAGES_PATH, MessageBatchesRoom
 from outlay.testing.openai_room import OpenAIRoom
+from outlay.testing.realtime_talk import RealtimeTalk
 from outlay.testing.rerank_room import RerankRoom
 from outlay.testing.responses_room import ResponsesRoom
 from outlay.testing.responses_talk import ResponsesTalk
@@ -50,6 +52,7 @@ class Rooms:
         self._images = ImagesRoom()
         self._audio = AudioRoom()
         self._rerank = RerankRoom()
+        self._bedrock = BedrockRoom(self._anthropic.messages)
         self._files = FilesRoom()
         handlers = {f"/v1{path}": handle for path, handle in self._openai_calls().items()}
         runner = LineRunner(handlers, line_behaviour)
@@ -76,6 +79,7 @@ class Rooms:
         yield from self._anthropic_routes()
         yield from self._gemini_routes()
         yield from self._rerank_routes()
+        yield from self._bedrock_routes()
         yield from self._model_routes()
 
     def talks(self) -> dict[str, MakeTalk]:
@@ -83,6 +87,8 @@ class Rooms:
         talks: dict[str, MakeTalk] = {}
         for prefix in ("/v1", "/openai/v1"):
             talks[prefix + "/responses"] = self._talk_responses
+            talks[prefix + "/realtime"] = RealtimeTalk
+        talks["/openai/realtime"] = RealtimeTalk  # Azure names the model in `deployment`
         return talks
 
     def _talk_responses(self, ask: Ask, begin: BeginTurn) -> Talk:
@@ -182,6 +188,17 @@ class Rooms:
             for action, handle in actions.items():
                 yield Route("POST", f"{version}/models/{{model}}:{action}", Vendor.GOOGLE, handle)
 
+    def _bedrock_routes(self) -> Iterator[Route]:
+        room = self._bedrock
+        for action, handle in (
+            ("converse", room.converse),
+            ("converse-stream", room.converse_stream),
+            ("invoke", room.invoke),
+            ("invoke-with-response-stream", room.invoke_stream),
+            ("count-tokens", room.count_tokens),
+        ):
+            yield Route("POST", f"/model/{{model+}}/{action}", Vendor.BEDROCK, handle)
+
     def _model_routes(self) -> Iterator[Route]:
         yield Route("GET", "/v1/models", Vendor.OPENAI, self._list_models, is_metered=False)
         yield Route("GET", "/v1/models/{model+}", Vendor.OPENAI, self._list_models, is_metered=False)
@@ -222,5 +239,7 @@ def error_answer(
             return gemini_room.error_answer(identity, status, message)
         case Vendor.COHERE:
             return rerank_room.error_answer(identity, status, message)
+        case Vendor.BEDROCK:
+            return bedrock_room.error_answer(identity, status, message)
         case _:
             return openai_replies.error_answer(identity, status, message, code=code)

@@ -24,6 +24,7 @@ _REASONS = {
     408: b"Request Timeout",
     409: b"Conflict",
     413: b"Payload Too Large",
+    424: b"Failed Dependency",
     426: b"Upgrade Required",
     429: b"Too Many Requests",
     500: b"Internal Server Error",

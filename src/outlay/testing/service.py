@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from outlay.testing import bedrock_room
 from outlay.testing.answer import Answer, Identity, Piece
 from outlay.testing.behaviour import (
     HEADER_PREFIX,
@@ -55,6 +56,7 @@ class Service:
         models: Iterable[str],
         api_keys: Iterable[str] | None,
         keep_calls: int,
+        aws_keys: Mapping[str, str] | None = None,
     ) -> None:
         self.meter = meter
         self.initial = behaviour
@@ -65,6 +67,7 @@ class Service:
         self._keep_calls = keep_calls
         self._models = list(models)
         self._api_keys = None if api_keys is None else frozenset(api_keys)
+        self._aws_keys = None if aws_keys is None else dict(aws_keys)
         self._sequence = 0
         self._serial_head = f"{time.time_ns() & 0xFFFFFF:06x}"
         self._rooms = Rooms(self._models, self.charge, self.line_behaviour)
@@ -237,6 +240,8 @@ class Service:
 
     def _refusal(self, call: Call, vendor: Vendor, identity: Identity) -> Answer | None:
         """The vendor's error for a missing or wrong key or version; None if the call may go on."""
+        if vendor is Vendor.BEDROCK:
+            return bedrock_room.refusal(call, identity, self._aws_keys, self._api_keys)
         is_anthropic = vendor is Vendor.ANTHROPIC
         if self._api_keys is not None:
             key = _key(call)

@@ -37,6 +37,8 @@ class Turn(msgspec.Struct, gc=False):
     """Makes the events of a turn that the client cancels, from what is billed for it."""
     is_done: Callable[[], None] | None = None
     """Called when the turn was played whole."""
+    ended: Callable[[], None] | None = None
+    """Called when it is over, however it went."""
 
 
 class Cancel(NamedTuple):

@@ -224,6 +224,8 @@ class WebSocketSession:
         self._turn = None if self._turn is turn else self._turn
         run_ahead = turn.behaviour.run_ahead_tokens if turn.behaviour is not None else 0
         tokens = billed(turn.answer.tokens, bill, self._sent_tokens, run_ahead)
+        if turn.ended is not None:
+            turn.ended()
         self._service.end(self._call, Verdict(turn.answer, turn.behaviour, turn.sequence), outcome, tokens)
 
     def _send(self, events: Sequence[str]) -> None:
