@@ -174,7 +174,7 @@ class ResponsesSession:
     def _refuse(self, status: int, code: str, message: str) -> None:
         self._gateway.metrics.refused(code)
         error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
-        self.send(msgspec.json.encode({"type": "error", "status": status, **error, "error": error}))
+        self.send(msgspec.json.encode({**error, "type": "error", "status": status, "error": error}))
 
     def _on_closed(self) -> None:
         self._gateway.sessions.discard(self)
@@ -263,7 +263,7 @@ def _items_of(value: msgspec.Raw | None) -> list[msgspec.Raw] | None:
     if value is None:
         return []
     try:
-        if bytes(value[:1]) == b'"':
+        if bytes(value)[:1] == b'"':
             text = msgspec.json.decode(value, type=str)
             return [msgspec.Raw(msgspec.json.encode({"role": "user", "content": text}))]
         return _decode_items(value)

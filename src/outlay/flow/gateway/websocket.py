@@ -28,7 +28,9 @@ class WebSocket(asyncio.Protocol):
     ) -> None:
         self.transport = transport
         self._protocol = ServerProtocol(
-            max_size=max_message_bytes, subprotocols=[Subprotocol(name) for name in subprotocols] or None
+            max_size=max_message_bytes,
+            subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+            select_subprotocol=_select,
         )
         self._parts: list[bytes] = []
         self._size = 0
@@ -129,6 +131,12 @@ class WebSocket(asyncio.Protocol):
         if self._protocol.close_expected():
             # the peer has said goodbye, or broke the protocol: what is written still goes out
             self.transport.close()
+
+
+def _select(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """The first of ours that the client offers; none if it offers none: it needs none here."""
+    ours = protocol.available_subprotocols or ()
+    return next((name for name in ours if name in offered), None)
 
 
 def _ignore(_message: bytes) -> None:
