@@ -53,7 +53,9 @@ def write_messages(conversation: Conversation, target: Target) -> bytes:
         elif texts:
             body["system"] = [{"type": "text", "text": text} for text in texts]
     body["messages"] = [
-        message for turn in merged_turns(conversation.turns) if (message := _write_turn(conversation, turn))
+        message
+        for turn in merged_turns(_placed(conversation.turns))
+        if (message := _write_turn(conversation, turn))
     ]
     _write_settings(conversation, body)
     if conversation.tools:
@@ -76,6 +78,16 @@ def write_messages(conversation: Conversation, target: Target) -> bytes:
     if target.stream:
         body["stream"] = True
     return msgspec.json.encode(body)
+
+
+def _placed(turns: list[Turn]) -> list[Turn]:
+    """Later system messages go behind the user's turn they stand before, the only place Anthropic allows."""
+    placed = list(turns)
+    for index in range(1, len(placed) - 1):
+        before, turn, after = placed[index - 1 : index + 2]
+        if before.role is not Role.USER and turn.role is Role.SYSTEM and after.role is Role.USER:
+            placed[index], placed[index + 1] = after, turn
+    return placed
 
 
 def _write_settings(conversation: Conversation, body: dict[str, object]) -> None:

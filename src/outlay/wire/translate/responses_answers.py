@@ -115,7 +115,7 @@ _decode: Final = msgspec.json.Decoder(Response).decode
 def read_response(body: bytes) -> Answer | None:
     """A whole response; None if it did not end with an answer (failed, cancelled, still running)."""
     response = _decode(body)
-    if response.status not in {None, "completed", "incomplete"}:
+    if not response.id or response.status not in {None, "completed", "incomplete"}:
         return None
     parts: list[Part] = []
     for item in response.output:

@@ -76,7 +76,8 @@ FEATURES: Final = (
         "system message after the first turn",
         _turns(CHAT, RESPONSES, MESSAGES),
         (CHAT, RESPONSES, MESSAGES),
-        "Moving it to the front would change what it is about. Anthropic takes it on its newer models.",
+        "Moving it to the front would change what it is about. Claude takes it from Opus 4.8 on, and only behind a "
+        "user's turn: between an assistant's and a user's it goes behind the latter.",
     ),
     Feature("image as base64", _TURNS, DIALECTS),
     Feature("image by URL", _turns(CHAT, RESPONSES, MESSAGES), (CHAT, RESPONSES, MESSAGES)),
