@@ -73,10 +73,8 @@ def content_tokens(content: str | list[dict[str, Any]] | None) -> int:
     return total
 
 
-def audio_tokens(content: str | list[dict[str, Any]] | None, audio_ms: int | None) -> int:
+def audio_tokens(content: list[dict[str, Any]], audio_ms: int | None) -> int:
     """Tokens of the sound (`input_audio` parts) in a message's content; `audio_ms` is a fixed length of each."""
-    if content is None or isinstance(content, str):
-        return 0
     total = 0
     for part in content:
         sound = part.get("input_audio")

@@ -153,14 +153,17 @@ class Totals(msgspec.Struct, gc=False):
         self.cache_write_tokens += tokens.cache_write
         self.output_tokens += tokens.output
         self.reasoning_tokens += tokens.reasoning
-        self.audio_tokens += tokens.input_audio + tokens.output_audio
-        self.image_tokens += tokens.input_image + tokens.output_image
-        self.images += tokens.images
-        self.audio_ms += tokens.audio_ms
-        self.characters += tokens.characters
-        self.search_units += tokens.search_units
-        self.training_tokens += tokens.training
         self.cost_nanos += cost_nanos
+        # rare, and the mock must not be what a measurement measures
+        if tokens.input_audio or tokens.output_audio or tokens.input_image or tokens.output_image:
+            self.audio_tokens += tokens.input_audio + tokens.output_audio
+            self.image_tokens += tokens.input_image + tokens.output_image
+        if _has_units(tokens):
+            self.images += tokens.images
+            self.audio_ms += tokens.audio_ms
+            self.characters += tokens.characters
+            self.search_units += tokens.search_units
+            self.training_tokens += tokens.training
 
 
 NOTHING = Tokens()
@@ -255,7 +258,9 @@ class Meter:
             write = _either(rates.cache_write, rates.input)
             nanos += _line(tokens.cache_write - tokens.cache_write_long, write)
             nanos += _line(tokens.cache_write_long, _either(rates.cache_write_long, write))
-        return nanos + _units_nanos(tokens, rates), True
+        if _has_units(tokens):
+            nanos += _units_nanos(tokens, rates)
+        return nanos, True
 
     def report(self, since: int = 0) -> dict[str, object]:
         """JSON-ready: totals, totals by model, entries from index `since` on, and the next index to ask for."""
@@ -287,6 +292,13 @@ def _rates(fields: Mapping[str, int]) -> Rates:
 
 def _either(rate: int | None, otherwise: int) -> int:
     return otherwise if rate is None else rate
+
+
+def _has_units(tokens: Tokens) -> bool:
+    """Whether anything is billed that is not a token of a prompt or an answer."""
+    return bool(
+        tokens.images or tokens.audio_ms or tokens.characters or tokens.search_units or tokens.training
+    )
 
 
 def _units_nanos(tokens: Tokens, rates: Rates) -> int:

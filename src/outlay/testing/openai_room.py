@@ -100,10 +100,8 @@ class OpenAIRoom:
             behaviour = ask.resolve(model, directive or _metadata_directive(request))
         except BehaviourError as error:
             return error_answer(identity, 400, f"mock: {error}", code="mock_directive"), None
-        audio = sum(
-            content.audio_tokens(message.content, behaviour.audio_ms) for message in request.messages or ()
-        )
-        billed_input = input_tokens(behaviour, _counted(request) + audio, audio=audio)
+        counted, audio = _counted(request, behaviour)
+        billed_input = input_tokens(behaviour, counted + audio, audio=audio)
         served = behaviour.served_model or model
         tier = behaviour.service_tier or _served_tier(request.service_tier)
         if behaviour.status != 200:
@@ -375,13 +373,17 @@ def _metadata_directive(request: _Chat) -> str:
     return marked_directive(request.user) or marked_directive(request.safety_identifier)
 
 
-def _counted(request: _Chat) -> int:
-    total = 0
+def _counted(request: _Chat, behaviour: Behaviour) -> tuple[int, int]:
+    """Tokens of the input: of all but sound, and of sound."""
+    total = audio = 0
     for message in request.messages or ():
-        total += content.content_tokens(message.content) + content.TOKENS_PER_MESSAGE
+        said = message.content
+        total += content.content_tokens(said) + content.TOKENS_PER_MESSAGE
+        if isinstance(said, list):
+            audio += content.audio_tokens(said, behaviour.audio_ms)
     if request.tools:
         total += content.json_tokens(request.tools)
-    return total
+    return total, audio
 
 
 def _served_tier(requested: str | None) -> str:
@@ -405,8 +407,10 @@ def _what_to_say(request: _Chat, behaviour: Behaviour) -> tuple[str, Saying]:
 
 
 def _tool(request: _Chat, behaviour: Behaviour) -> Offer | None:
+    if not request.tools:
+        return None
     offers = []
-    for tool in request.tools or ():
+    for tool in request.tools:
         function = tool.get("function")
         if isinstance(function, dict):
             schema = function.get("parameters")
