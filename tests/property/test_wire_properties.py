@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlay.wire import anthropic, gemini, openai, openai_responses
+from outlay.wire import (
+    anthropic,
+    audio,
+    completions,
+    gemini,
+    images,
+    moderation,
+    openai,
+    openai_responses,
+    rerank,
+)
 from outlay.wire.body import insert_field, replace_fields
 from outlay.wire.fields import first_duplicate, read_fields
 from outlay.wire.intent import CallIntent, Operation, Rejection
@@ -20,12 +30,16 @@ Reader = EventReader
 
 
 def readers_of(name: str) -> list[Reader]:
-    if name.startswith("anthropic"):
-        return [anthropic.MessagesStream()]
-    if name.startswith("openai_responses"):
-        return [openai_responses.ResponsesStream()]
-    if name.startswith("gemini"):
-        return [gemini.GenerateStream()]
+    for start, make in (
+        ("anthropic", anthropic.MessagesStream),
+        ("openai_responses", openai_responses.ResponsesStream),
+        ("gemini", gemini.GenerateStream),
+        ("images", images.ImageStream),
+        ("transcript", audio.TranscriptStream),
+        ("speech", audio.SpeechStream),
+    ):
+        if name.startswith(start):
+            return [make()]
     return [openai.ChatStream(True), openai.ChatStream(False)]
 
 
@@ -100,7 +114,7 @@ PIECES = [
 )
 def test_any_split_of_any_soup_reads_the_same(pieces: list[bytes], places: list[int]) -> None:
     stream = b"".join(pieces)
-    for name in ("openai", "anthropic", "openai_responses", "gemini"):
+    for name in ("openai", "anthropic", "openai_responses", "gemini", "images", "transcript", "speech"):
         for whole, split in zip(readers_of(name), readers_of(name), strict=True):
             expected = outcome(whole, [stream])
             assert outcome(split, cut(stream, places)) == expected
@@ -113,6 +127,10 @@ READS = [
     anthropic.read_answer,
     openai_responses.read_answer,
     gemini.read_answer,
+    images.read_answer,
+    audio.read_answer,
+    moderation.read_answer,
+    rerank.read_answer,
 ]
 NAMES = [
     "model",
@@ -133,6 +151,12 @@ NAMES = [
     "usageMetadata",
     "usage",
     "output",
+    "prompt",
+    "query",
+    "documents",
+    "meta",
+    "data",
+    "images",
 ]
 INNER_NAMES = ["type", "content", "text", "image", "parts", "inlineData", "usage", "output", "response"]
 SCALARS = st.one_of(
@@ -188,6 +212,14 @@ def test_nothing_raises(body: bytes) -> None:
         openai_responses.parse_responses,
         lambda data: gemini.parse_generate(data, model="m", stream=False),
         lambda data: gemini.parse_embed_content(data, model="m"),
+        completions.parse_completion,
+        images.parse_image_generation,
+        lambda data: images.parse_image_edit("application/json", data),
+        lambda data: images.parse_image_edit("multipart/form-data; boundary=x", data),
+        audio.parse_speech,
+        lambda data: audio.parse_transcription("multipart/form-data; boundary=x", data),
+        moderation.parse_moderation,
+        rerank.parse_rerank,
     ):
         assert isinstance(parse(body), CallIntent | Rejection)
     for operation in Operation:

@@ -1,17 +1,19 @@
 """Recorded shapes: the vendors' SDKs accept them, and what is read from them is exactly this."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from google.genai.types import GenerateContentResponse
-from openai.types import CreateEmbeddingResponse
+from openai.types import CreateEmbeddingResponse, ImageGenStreamEvent
+from openai.types.audio import TranscriptionStreamEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from outlay.wire import anthropic, gemini, openai, openai_responses
+from outlay.wire import anthropic, audio, gemini, images, openai, openai_responses
 from outlay.wire.intent import Operation, Units, Usage
 from outlay.wire.sse import event_data
 from outlay.wire.stream import EventReader
@@ -102,23 +104,43 @@ STREAMS = [
             model="gemini-2.5-flash",
         ),
     ),
+    (
+        "images_stream.sse",
+        2,
+        2,
+        "completed",
+        Usage(50, 7124, output_image_tokens=7124, units=(Units("image", 1),)),
+    ),
+    (
+        "transcript_stream.sse",
+        2,
+        len("Grüße aus".encode()),
+        "completed",
+        Usage(14, 45, input_audio_tokens=14),
+    ),
+    ("speech_stream.sse", 1, 1, "completed", Usage(12, 90, output_audio_tokens=90)),
+]
+WITHOUT_ID = ("images", "transcript", "speech")
+
+
+# start of the name, reader, what the SDK makes of an event
+KINDS: list[tuple[str, Callable[[], EventReader], object]] = [
+    ("anthropic", anthropic.MessagesStream, RawMessageStreamEvent),
+    ("openai_responses", openai_responses.ResponsesStream, ResponseStreamEvent),
+    ("gemini", gemini.GenerateStream, GenerateContentResponse),
+    ("images", images.ImageStream, ImageGenStreamEvent),
+    ("transcript", audio.TranscriptStream, TranscriptionStreamEvent),
+    ("speech", audio.SpeechStream, dict),  # the SDK has no type for it
+    ("", lambda: openai.ChatStream(False), ChatCompletionChunk),
 ]
 
 
 def reader_of(name: str) -> EventReader:
-    if name.startswith("anthropic"):
-        return anthropic.MessagesStream()
-    if name.startswith("openai_responses"):
-        return openai_responses.ResponsesStream()
-    return gemini.GenerateStream() if name.startswith("gemini") else openai.ChatStream(False)
+    return next(make() for start, make, _ in KINDS if name.startswith(start))
 
 
 def sdk_type_of(name: str) -> TypeAdapter[object]:
-    if name.startswith("anthropic"):
-        return TypeAdapter(RawMessageStreamEvent)
-    if name.startswith("openai_responses"):
-        return TypeAdapter(ResponseStreamEvent)
-    return TypeAdapter(GenerateContentResponse if name.startswith("gemini") else ChatCompletionChunk)
+    return TypeAdapter(next(kind for start, _, kind in KINDS if name.startswith(start)))
 
 
 @pytest.mark.parametrize(("name", "deltas", "output_bytes", "finish_reason", "usage"), STREAMS)
@@ -129,7 +151,7 @@ def test_streams(name: str, deltas: int, output_bytes: int, finish_reason: str, 
     assert reader.usage == usage and reader.usage_is_final
     assert (reader.deltas, reader.output_bytes, reader.finish_reason) == (deltas, output_bytes, finish_reason)
     assert reader.is_done and not reader.error_seen and reader.saw_output
-    assert reader.response_id
+    assert reader.response_id or name.startswith(WITHOUT_ID)
 
 
 def test_a_failed_response_is_an_error() -> None:

@@ -58,6 +58,7 @@ def _by_unit(
             source=f"{source}, read {_READ}",
             rates=Rates(input=0, output=0),
             unit_rates=units,
+            bills_media_as_text=True,
             context_window=window,
             standard_tiers=("default", "standard"),
         ),

@@ -119,7 +119,8 @@ class ModelPrice(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, kw_
     unit_rates: dict[str, int] = {}
     """Unit (`image/hd/1024x1024`, `audio_ms`, `character`, ...) -> nanos per 10**6 of it; see `unit_rate`."""
     bills_media_as_text: bool = False
-    """Audio, and images that are made, cost what text costs where they have no rate of their own."""
+    """Audio, and images that are made, cost what text costs where they have no rate of their own (also where tokens
+    are free, because units are billed)."""
     fee_per_request_nanos: int = 0
     input_overhead_tokens: int = 0
     """Tokens the vendor adds to every prompt (hidden system prompt, tool preamble)."""

@@ -85,7 +85,7 @@ def price_at(row: FeedRow, feed: Feed, provider: str, at: UnixNanos) -> ModelPri
             tool: base.prices[key].base for key, tool in _TOOL_KEYS.items() if is_own and key in base.prices
         },
         unit_rates=units,
-        bills_media_as_text=row.provider in _BILLS_MEDIA_AS_TEXT,
+        bills_media_as_text=bool(units) or row.provider in _BILLS_MEDIA_AS_TEXT,
         fee_per_request_nanos=base.prices[_REQUEST_KEY].base // 1_000_000
         if _REQUEST_KEY in base.prices
         else 0,

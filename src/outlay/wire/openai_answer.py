@@ -83,6 +83,8 @@ class _Delta(msgspec.Struct, gc=False):
 class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     message: _Delta | None = None
+    text: str | None = None
+    """Of a legacy completion, whole or in a stream."""
     finish_reason: str | None = None
 
 
@@ -160,6 +162,8 @@ class ChatStream(EventReader):
                     self.finish_reason = choice.finish_reason
                 if choice.delta is not None:
                     self._count(choice.delta)
+                elif choice.text:
+                    self._count_output(len(choice.text.encode()))
         if self.response_id is None:
             self.response_id = chunk.id
         if chunk.error is not None:
@@ -273,7 +277,10 @@ def _body_output_bytes(body: bytes) -> int:
     decoded = _decode_or_none(_decode_chunk, body)
     if decoded is None:
         return len(body)
-    return sum(_delta_bytes(c.message) for c in decoded.choices or () if c.message is not None)
+    return sum(
+        len((c.text or "").encode()) if c.message is None else _delta_bytes(c.message)
+        for c in decoded.choices or ()
+    )
 
 
 def _read_odd_answer(body: bytes) -> Answer:
