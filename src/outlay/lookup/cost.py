@@ -163,7 +163,7 @@ def bound(price: ModelPrice, intent: CallIntent, max_output_tokens: int, at: Uni
         if tokens > above:
             break
     if output_rate < 0:
-        if max_output_tokens:
+        if max_output_tokens and not price.is_by_unit:
             return Unbounded(f"{price.model} has no output price")
         output_rate = 0
     input_nanos = Nanos(line_bound(tokens, input_rate) + slack) if tokens > 0 else Nanos(0)

@@ -65,17 +65,16 @@ def unit_lines(price: ModelPrice, usage: Usage, asked: Sequence[Units]) -> list[
         if unit.count < 0:
             return f"usage contradicts itself: {unit.count} of {unit.name!r}"
         name = unit.name
+        exact = [
+            (priced, wish.name)
+            for wish in asked
+            if wish.name.startswith(name + "/") and (priced := price.unit_rate(wish.name)) is not None
+        ]
         rate = price.unit_rate(name)
+        if exact:
+            rate, name = max(exact)
         if rate is None:
             rate = price.tool_fees.get(name)
-        if rate is None:
-            exact = [
-                (priced, wish.name)
-                for wish in asked
-                if wish.name.startswith(name + "/") and (priced := price.unit_rate(wish.name)) is not None
-            ]
-            if exact:
-                rate, name = max(exact)
         if rate is not None:
             if unit.count:
                 lines.append((name, unit.count, rate, line_cost(unit.count, rate)))

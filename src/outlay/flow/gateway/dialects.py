@@ -9,16 +9,21 @@ from outlay.flow.gateway.client import Request
 from outlay.wire import (
     anthropic,
     anthropic_answer,
+    audio,
+    completions,
     gemini,
     gemini_answer,
+    images,
+    moderation,
     openai,
     openai_answer,
     openai_responses,
     openai_responses_answer,
+    rerank,
 )
 from outlay.wire.body import replace_fields
 from outlay.wire.intent import Answer, CallIntent, Dialect, Operation, Rejection, Usage
-from outlay.wire.multipart import with_part
+from outlay.wire.multipart import read_form, replace_part
 from outlay.wire.routes import EXACT, Match, Metering, Route
 from outlay.wire.stream import StreamReader
 
@@ -26,6 +31,11 @@ PARSERS: Final[Mapping[Operation, Callable[[bytes], CallIntent | Rejection]]] = 
     Operation.CHAT: openai.parse_chat,
     Operation.EMBEDDINGS: openai.parse_embeddings,
     Operation.RESPONSES: openai_responses.parse_responses,
+    Operation.COMPLETIONS: completions.parse_completion,
+    Operation.IMAGES: images.parse_image_generation,
+    Operation.SPEECH: audio.parse_speech,
+    Operation.MODERATION: moderation.parse_moderation,
+    Operation.RERANK: rerank.parse_rerank,
     Operation.MESSAGES: anthropic.parse_messages,
     Operation.COUNT_TOKENS: anthropic.parse_count_tokens,
 }
@@ -46,7 +56,11 @@ PATH_PARSERS: Final[
 }
 """Operations whose path names the model, and asks for a stream."""
 
-FORM_PARSERS: Final[Mapping[Operation, Callable[[str, bytes], CallIntent | Rejection]]] = {}
+FORM_PARSERS: Final[Mapping[Operation, Callable[[str, bytes], CallIntent | Rejection]]] = {
+    Operation.IMAGE_EDIT: images.parse_image_edit,
+    Operation.TRANSCRIPTION: audio.parse_transcription,
+    Operation.AUDIO_TRANSLATION: audio.parse_audio_translation,
+}
 """Operations whose body is a form."""
 
 FAST_ROUTES: Final[Mapping[tuple[bytes, bytes], Match]] = {
@@ -74,6 +88,11 @@ STREAMS: Final[Mapping[Operation, Callable[[CallIntent], StreamReader]]] = {
     Operation.MESSAGES: lambda intent: anthropic_answer.MessagesStream(),
     Operation.RESPONSES: lambda intent: openai_responses_answer.ResponsesStream(),
     Operation.GENERATE: lambda intent: gemini_answer.GenerateStream(),
+    Operation.COMPLETIONS: lambda intent: openai_answer.ChatStream(strip_usage=not intent.wants_stream_usage),
+    Operation.IMAGES: lambda intent: images.ImageStream(),
+    Operation.IMAGE_EDIT: lambda intent: images.ImageStream(),
+    Operation.SPEECH: lambda intent: audio.SpeechStream(),
+    Operation.TRANSCRIPTION: lambda intent: audio.TranscriptStream(),
 }
 
 ANSWERS: Final[Mapping[Operation, Callable[[Operation, bytes], Answer]]] = {
@@ -84,6 +103,13 @@ ANSWERS: Final[Mapping[Operation, Callable[[Operation, bytes], Answer]]] = {
     Operation.COUNT_TOKENS: anthropic_answer.read_answer,
     Operation.GENERATE: gemini_answer.read_answer,
     Operation.EMBED_CONTENT: gemini_answer.read_answer,
+    Operation.IMAGES: images.read_answer,
+    Operation.IMAGE_EDIT: images.read_answer,
+    Operation.SPEECH: audio.read_answer,
+    Operation.TRANSCRIPTION: audio.read_answer,
+    Operation.AUDIO_TRANSLATION: audio.read_answer,
+    Operation.MODERATION: moderation.read_answer,
+    Operation.RERANK: rerank.read_answer,
 }
 
 _EVENT_TYPES: Final = (b"text/event-stream", b"application/vnd.amazon.eventstream")
@@ -124,6 +150,18 @@ def with_model(body: bytes, model: str) -> bytes | Rejection:
         return replace_fields(body, {"model": model})
     except (ValueError, RecursionError):
         return Rejection(400, "invalid_json", "the body must be one JSON object in UTF-8")
+
+
+def with_part(content_type: str, body: bytes, name: str, value: str) -> bytes | Rejection:
+    """A form with a text part set: in place, or before the others."""
+    form = read_form(content_type, body)
+    if isinstance(form, Rejection):
+        return form
+    if form.files(name):
+        return replace_part(form, name, value)
+    boundary = body[: body.index(b"\r\n")]
+    head = b'%b\r\ncontent-disposition: form-data; name="%b"\r\n\r\n' % (boundary, name.encode())
+    return head + value.encode() + b"\r\n" + body
 
 
 def read_answer(intent: CallIntent, body: bytes) -> Answer:

@@ -11,15 +11,14 @@ import msgspec
 
 from outlay.flow.accounts import UNLIMITED, Account
 from outlay.flow.gateway.client import Request
-from outlay.flow.gateway.dialects import HAS_OUTPUT
+from outlay.flow.gateway.dialects import HAS_OUTPUT, with_part
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.snapshot import Disclose, Provider, Settings
 from outlay.flow.ledger.directory import Chain
 from outlay.kernel.ids import id_header
 from outlay.kernel.money import usd_header
 from outlay.wire.body import insert_field, rename_field, replace_fields, set_nested, with_stream_usage
-from outlay.wire.intent import CallIntent, Dialect, Operation
-from outlay.wire.multipart import replace_part
+from outlay.wire.intent import CallIntent, Dialect, Operation, Rejection
 
 
 class Edits(msgspec.Struct, frozen=True, gc=False):
@@ -136,7 +135,8 @@ def _upstream_body(target: Target, intent: CallIntent, body: bytes, edits: Edits
     operation = intent.operation
     if target.model != intent.model and operation not in _MODEL_IN_PATH:
         if operation in _FORMS:
-            return replace_part(request.content_type, body, "model", target.model)
+            renamed = with_part(request.content_type, body, "model", target.model)
+            return body if isinstance(renamed, Rejection) else renamed
         changes["model"] = target.model
     if operation in HAS_OUTPUT:
         stated, known = intent.output_limit_field, target.provider.output_limit_field

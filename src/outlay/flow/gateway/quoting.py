@@ -46,20 +46,17 @@ def make_terms(  # noqa: PLR0917 - the hot path: a record of these would cost mo
             {"param": "model", "nearest": list(price.nearest)},
         )
     limit = 0
-    if intent.operation in HAS_OUTPUT:
-        if intent.max_output_tokens is not None:
-            limit = intent.max_output_tokens
-        else:
-            limit = snapshot.settings.default_max_output_tokens
-            if not can_insert:
-                longest = price.max_output_tokens or price.input_limit
-                if longest is None:
-                    return Refusal(
-                        422, "unbounded", "State an output limit: the model's longest is not known."
-                    )
-                limit = longest
-            elif price.max_output_tokens is not None:
-                limit = min(limit, price.max_output_tokens)
+    if intent.max_output_tokens is not None:
+        limit = intent.max_output_tokens
+    elif intent.operation in HAS_OUTPUT:
+        limit = snapshot.settings.default_max_output_tokens
+        if not can_insert:
+            longest = price.max_output_tokens or price.input_limit
+            if longest is None:
+                return Refusal(422, "unbounded", "State an output limit: the model's longest is not known.")
+            limit = longest
+        elif price.max_output_tokens is not None:
+            limit = min(limit, price.max_output_tokens)
     quote = bound(price, intent, limit, now)
     if isinstance(quote, Unbounded):
         return Refusal(422, "unbounded", f"This call has no upper bound: {quote.reason.rstrip('.')}.")
@@ -73,7 +70,9 @@ def make_terms(  # noqa: PLR0917 - the hot path: a record of these would cost mo
 
 
 def may_clamp(settings: Settings, intent: CallIntent) -> bool:
-    """Whether policy allows a lower output limit than quoted."""
+    """Whether policy allows a lower output limit than quoted, and the call has a field for one."""
+    if intent.operation not in HAS_OUTPUT:
+        return False
     return settings.clamp is Clamp.ALWAYS or (
         settings.clamp is Clamp.WHEN_UNSET and intent.max_output_tokens is None
     )

@@ -23,7 +23,7 @@ BY_REQUEST = frozenset({Operation.SPEECH, Operation.IMAGES, Operation.IMAGE_EDIT
 
 
 MILLISECOND = "millisecond"
-FREE_OPERATIONS = frozenset({Operation.FREE, Operation.COUNT_TOKENS, Operation.MODERATION, Operation.MODELS})
+FREE_OPERATIONS = frozenset({Operation.FREE, Operation.COUNT_TOKENS, Operation.MODELS})
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
@@ -118,6 +118,9 @@ def settle_answer(terms: Terms, status: int, body: bytes, at: UnixNanos) -> Sett
         return settle_failure(terms, Failure.GARBAGE, None, at, "an error object with status 200")
     if operation in BY_REQUEST:
         return settle_requested(terms, at)
+    if operation is Operation.EMBED_CONTENT:
+        # the Gemini API states no usage for embeddings; a token is at least a byte
+        return settle_silent(terms, 0, "the answer does not state its usage")
     if answer.response_id is None and answer.finish_reason is None:
         return settle_failure(terms, Failure.GARBAGE, None, at, "the body is not a readable answer")
     return settle_silent(terms, answer.output_bytes, "the answer does not state its usage")
