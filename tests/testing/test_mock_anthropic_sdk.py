@@ -188,3 +188,34 @@ def test_searches_and_fast_speed_are_stated_and_billed():
         assert (fast.usage.speed, fast.usage.inference_geo) == ("fast", "us")
         # 6 * 1 + 10 * 2 + 3 searches, twice; 6 * 6 + 10 * 12
         assert [entry.cost_nanos for entry in provider.meter.entries] == [30_000_026, 30_000_026, 156]
+
+
+def test_thinking_is_shown_when_it_is_asked_for(client, provider):
+    provider.behave(output_tokens=20, reasoning_tokens=8)
+    request = {"model": "claude-haiku-4-5", "max_tokens": 2000, "messages": HELLO}
+    asked = {**request, "thinking": {"type": "enabled", "budget_tokens": 1024}}
+    hidden, shown = client.messages.create(**request), client.messages.create(**asked)
+    assert [block.type for block in hidden.content] == ["text"]
+    assert [block.type for block in shown.content] == ["thinking", "text"]
+    with client.messages.stream(**asked) as stream:
+        streamed = stream.get_final_message()
+    assert streamed.content[0] == shown.content[0]
+    assert streamed.content[1].text == shown.content[1].text
+    assert streamed.usage.output_tokens == shown.usage.output_tokens == 20
+    assert len({entry.cost_nanos for entry in provider.meter.entries}) == 1
+
+
+def test_pictures_and_documents_count_flat_wherever_they_are(client, provider):
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+    document = {
+        "type": "document",
+        "source": {"type": "base64", "media_type": "application/pdf", "data": "aGk="},
+    }
+    messages = [
+        {"role": "user", "content": [picture, document, {"type": "text", "text": "hello there"}]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "look", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [picture]}]},
+    ]
+    answer = client.messages.create(model="claude-haiku-4-5", max_tokens=9, messages=messages)
+    # three pictures or pages of 85, 3 for the text, 3 for each message
+    assert answer.usage.input_tokens == provider.meter.entries[0].tokens.input == 3 * 85 + 3 + 3 * 3

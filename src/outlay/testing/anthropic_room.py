@@ -12,6 +12,7 @@ from outlay.testing import content
 from outlay.testing.answer import (
     Answer,
     Identity,
+    Length,
     Offer,
     Piece,
     Saying,
@@ -35,6 +36,7 @@ from outlay.testing.call import Ask, Reply
 from outlay.testing.meter import NOTHING, Tokens
 
 _TEXT = msgspec.json.Encoder()
+_SIGNATURE = "bW9jay10aGlua2luZy1zaWduYXR1cmU="
 _ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -69,6 +71,7 @@ class _Messages(msgspec.Struct, gc=False):
     stream: bool | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
+    thinking: dict[str, Any] | None = None
     output_config: dict[str, Any] | None = None
     output_format: dict[str, Any] | None = None
     service_tier: str | None = None
@@ -105,6 +108,7 @@ class AnthropicRoom:
         searched = msgspec.structs.replace(counted, web_searches=behaviour.web_searches)
         tokens = with_output(searched, length.output, length.reasoning)
         tool, says = _what_to_say(request, behaviour)
+        thought = _thought(request, length)
         stop = "max_tokens" if length.is_cut else "tool_use" if tool else "end_turn"
         answer = Answer(
             status=200,
@@ -130,7 +134,8 @@ class AnthropicRoom:
                     "input": _loose(text),
                 }
             usage = _usage_field(behaviour.usage, _full_usage(reported(behaviour.usage, tokens), answer))
-            body_text = _message_text(identity, served, _TEXT.encode([block]).decode(), _quoted(stop), usage)
+            blocks = [block] if thought is None else [thought, block]
+            body_text = _message_text(identity, served, _TEXT.encode(blocks).decode(), _quoted(stop), usage)
             answer.pieces.append(Piece(body_text.encode(), length.output))
             return answer, behaviour
         stated = reported(behaviour.usage, tokens)
@@ -140,25 +145,25 @@ class AnthropicRoom:
         opening: dict[str, Any] = {"type": "text", "text": ""}
         if tool:
             opening = {"type": "tool_use", "id": f"toolu_{identity.serial}", "name": tool, "input": {}}
-        pieces = answer.pieces
-        pieces.append(
-            Piece(
-                _event("message_start", f'"message":{message}')
-                + _event("content_block_start", f'"index":0,"content_block":{_TEXT.encode(opening).decode()}')
-                + _event("ping", ""),
-                0,
-            )
-        )
+        pieces, index = answer.pieces, 0
+        start_text = _event("message_start", f'"message":{message}')
+        if thought is not None:
+            start_text += _thought_events(thought)
+            index = 1
+        block_text = _TEXT.encode(opening).decode()
+        start_text += _event("content_block_start", f'"index":{index},"content_block":{block_text}')
+        pieces.append(Piece(start_text + _event("ping", ""), 0))
         kind, field = ("input_json_delta", "partial_json") if tool else ("text_delta", "text")
         hidden = length.reasoning
         for start, end in chunk_bounds(behaviour, length.visible):
-            delta = f'"index":0,"delta":{{"type":"{kind}","{field}":{_quoted(says.part(start, end))}}}'
+            text = _quoted(says.part(start, end))
+            delta = f'"index":{index},"delta":{{"type":"{kind}","{field}":{text}}}'
             pieces.append(Piece(_event("content_block_delta", delta), end - start + hidden))
             hidden = 0
         final = _usage_field(behaviour.usage, _delta_usage(stated))
         ending = f'"delta":{{"stop_reason":"{stop}","stop_sequence":null}}{final}'
         pieces.append(
-            Piece(_event("content_block_stop", '"index":0') + _event("message_delta", ending), hidden)
+            Piece(_event("content_block_stop", f'"index":{index}') + _event("message_delta", ending), hidden)
         )
         pieces.append(Piece(_event("message_stop", ""), 0))
         answer.error_event = _event("error", '"error":{"type":"overloaded_error","message":"Overloaded"}')
@@ -277,6 +282,30 @@ def _event(name: str, fields: str) -> bytes:
     return f'event: {name}\ndata: {{"type":"{name}"{comma}{fields}}}\n\n'.encode()
 
 
+def _thought(request: _Messages, length: Length) -> dict[str, Any] | None:
+    """The thinking block, if thinking was asked for and there was any."""
+    asked = (request.thinking or {}).get("type") in ("enabled", "adaptive")
+    if not asked or not length.reasoning:
+        return None
+    return {"type": "thinking", "thinking": content.words(0, 4), "signature": _SIGNATURE}
+
+
+def _thought_events(thought: dict[str, Any]) -> bytes:
+    """The thinking block as it is streamed."""
+    opening = _quoted_json({**thought, "thinking": "", "signature": ""})
+    deltas = (
+        {"type": "thinking_delta", "thinking": thought["thinking"]},
+        {"type": "signature_delta", "signature": thought["signature"]},
+    )
+    return (
+        _event("content_block_start", f'"index":0,"content_block":{opening}')
+        + b"".join(
+            _event("content_block_delta", f'"index":0,"delta":{_quoted_json(delta)}') for delta in deltas
+        )
+        + _event("content_block_stop", '"index":0')
+    )
+
+
 def _message_text(identity: Identity, model: str, blocks: str, stop: str, usage: str) -> str:
     return (
         f'{{"id":"msg_{identity.serial}","type":"message","role":"assistant","model":{_quoted(model)},'
@@ -327,6 +356,10 @@ def _details(tokens: Tokens) -> str:
     if tokens.web_searches:
         text += f',"server_tool_use":{{"web_search_requests":{tokens.web_searches},"web_fetch_requests":0}}'
     return text
+
+
+def _quoted_json(value: object) -> str:
+    return _TEXT.encode(value).decode()
 
 
 def _quoted(text: str) -> str:

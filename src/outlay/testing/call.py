@@ -13,6 +13,9 @@ from outlay.testing.answer import Answer, Identity
 from outlay.testing.behaviour import Behaviour, Resolve
 from outlay.testing.meter import Tokens
 
+MALFORMED = (TypeError, AttributeError, KeyError, IndexError, ValueError)
+"""What a body of an unexpected shape leads to in a room that reads it loosely."""
+
 
 class Call(msgspec.Struct, gc=False):
     """A request as it was received."""

@@ -67,7 +67,11 @@ def content_tokens(content: str | list[dict[str, Any]] | None) -> int:
         if isinstance(text, str):
             total += text_tokens(text)
         elif part.get("type") in ("tool_result", "tool_use"):
-            total += json_tokens(part.get("content") or part.get("input"))
+            inner = part.get("content")
+            # a picture that a tool returns counts as a picture
+            total += (
+                content_tokens(inner) if isinstance(inner, list) else json_tokens(inner or part.get("input"))
+            )
         elif part.get("type") != "input_audio":
             total += TOKENS_PER_MEDIA_PART
     return total

@@ -54,6 +54,41 @@ class _Item(NamedTuple):
     audio_tokens: int
 
 
+class _Settings(msgspec.Struct, gc=False):
+    """The shape of a session, or of what one response changes of it; only checked, the object is kept as it is."""
+
+    instructions: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    output_modalities: list[str] | None = None
+    max_output_tokens: int | str | None = None
+    metadata: dict[str, Any] | None = None
+    conversation: str | None = None
+    input: list[dict[str, Any]] | None = None
+    audio: dict[str, dict[str, Any]] | None = None
+
+
+class _Content(msgspec.Struct, gc=False):
+    type: str | None = None
+    duration_ms: int | None = None
+
+
+class _NewItem(msgspec.Struct, gc=False):
+    """The shape of an item that the client brings."""
+
+    id: str | None = None
+    content: list[_Content] | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    """The shape of every client event."""
+
+    type: str
+    session: _Settings | None = None
+    response: _Settings | None = None
+    item: _NewItem | None = None
+
+
 class RealtimeTalk:
     """One session."""
 
@@ -92,9 +127,11 @@ class RealtimeTalk:
         """Answer a client event."""
         try:
             value = msgspec.json.decode(message)
+            for item in (msgspec.convert(value, _Message).response or _Settings()).input or ():
+                msgspec.convert(item, _NewItem)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return [[self._error(f"Invalid JSON: {error}", "invalid_event")]]
-        kind = value.get("type") if isinstance(value, dict) else None
+            return [[self._error(f"Invalid event: {error}", "invalid_event")]]
+        kind = value["type"]
         match kind:
             case "session.update":
                 self._session = _merged(self._session, value.get("session") or {})
@@ -365,7 +402,11 @@ def _merged(session: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(session)
     for name, value in changes.items():
         old = merged.get(name)
-        merged[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, dict):
+            # an object stays one; what it cannot take is left out
+            merged[name] = _merged(old, value) if isinstance(value, dict) else old
+        else:
+            merged[name] = value
     return merged
 
 

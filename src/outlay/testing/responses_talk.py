@@ -6,8 +6,9 @@ import msgspec
 
 from outlay.testing.answer import Answer
 from outlay.testing.behaviour import Resolve
-from outlay.testing.call import Ask, Call
+from outlay.testing.call import MALFORMED, Ask, Call
 from outlay.testing.meter import NOTHING
+from outlay.testing.openai_replies import error_answer
 from outlay.testing.responses_replies import (
     Plot,
     ResponseRequest,
@@ -58,16 +59,20 @@ class ResponsesTalk:
     def _turn(self, request: ResponseRequest, *, generates: bool) -> Turn:
         identity = self._begin(self._call)
         earlier = ChainMap(self._memory, self._room.stored)
-        plot = self._room.plotted(request, self._resolve, identity, earlier)
-        if not isinstance(plot, Plot):
-            answer, behaviour = plot
-            return Turn(answer, behaviour, identity.sequence, [Beat([_refused(answer)], 0)])
-        self._room.remember(plot, self._call, plot.final_status, earlier, self._memory)
+        try:
+            plot = self._room.plotted(request, self._resolve, identity, earlier)
+            if not isinstance(plot, Plot):
+                answer, behaviour = plot
+                return Turn(answer, behaviour, identity.sequence, [Beat([_refused(answer)], 0)])
+            self._room.remember(plot, self._call, plot.final_status, earlier, self._memory)
+            told = list(beats(plot) if generates else prepared_beats(plot))
+        except MALFORMED as error:
+            answer = error_answer(identity, 400, f"mock: the request is malformed: {error}")
+            return Turn(answer, None, identity.sequence, [Beat([_refused(answer)], 0)])
         answer = billed_answer(plot)
         answer.is_stream = True
-        told = list(beats(plot))
         if not generates:
-            told, answer.tokens = list(prepared_beats(plot)), NOTHING
+            answer.tokens = NOTHING
         return Turn(answer, plot.behaviour, identity.sequence, told, [failed_event(plot)])
 
 

@@ -20,7 +20,7 @@ from outlay.testing.behaviour import (
     changed,
     parse_directive,
 )
-from outlay.testing.call import Ask, Call, Charge
+from outlay.testing.call import MALFORMED, Ask, Call, Charge, Reply
 from outlay.testing.meter import Meter, MeterEntry, Outcome, Tokens
 from outlay.testing.rooms import Rooms, error_answer
 from outlay.testing.routes import WEBSOCKET, Found, RouteTable, Vendor
@@ -132,8 +132,8 @@ class Service:
         def resolve(model: str, directive: str) -> Behaviour:
             return self._behaviour(call, model, directive)
 
-        answer, behaviour = found.route.handle(Ask(call, found.captures, resolve, identity))
-        return Verdict(answer, behaviour, self._sequence)
+        answer, behaviour = self._handled(found, Ask(call, found.captures, resolve, identity))
+        return Verdict(answer, behaviour, identity.sequence)
 
     def upgrade(self, call: Call) -> Talk | Verdict:
         """The talk that a WebSocket upgrade opens, or the answer that refuses it."""
@@ -222,8 +222,17 @@ class Service:
             if behaviour.retry_after is not None:
                 answer.headers += f"retry-after: {behaviour.retry_after}\r\n".encode()
             return Verdict(answer, behaviour, 0)
-        answer, _ = found.route.handle(Ask(call, found.captures, resolve, identity))
+        answer, _ = self._handled(found, Ask(call, found.captures, resolve, identity))
         return Verdict(answer, behaviour, 0)
+
+    @staticmethod
+    def _handled(found: Found, ask: Ask) -> Reply:
+        """The room's answer. A body of a shape that no room reads is refused, not answered by a dead connection."""
+        try:
+            return found.route.handle(ask)
+        except MALFORMED as error:
+            message = f"mock: the request is malformed: {type(error).__name__}: {error}"
+            return error_answer(found.route.vendor, ask.identity, 400, message), None
 
     def _identity(self, call: Call, sequence: int) -> Identity:
         return Identity(sequence, f"{self._serial_head}{sequence:010x}", call.received_at // 1_000_000_000)
