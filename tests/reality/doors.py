@@ -1,4 +1,4 @@
-"""Every metered door through its vendor's SDK: what a test calls, and how the gateway and the mock are set up for it."""
+"""Every metered door through its vendor's SDK: what a test calls, and the gateway and mock it is called at."""
 
 import io
 import struct

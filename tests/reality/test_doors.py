@@ -36,7 +36,7 @@ def test_charged_when_used(tmp_path: Path, name: str) -> None:
 def test_refused_when_the_budget_is_spent(tmp_path: Path, name: str) -> None:
     with house(tmp_path, "0.000000001") as (mock, gateway):
         # each vendor's SDK has its own class for it; none may take it for success, and nothing may leave
-        with clients(gateway.url) as vendors, pytest.raises(Exception) as raised:  # noqa: PT011
+        with clients(gateway.url) as vendors, pytest.raises(Exception) as raised:
             DOORS[name].use(vendors)
         assert _status(raised.value) == 402
         assert "budget" in str(raised.value).lower()
@@ -47,7 +47,7 @@ def test_refused_when_the_budget_is_spent(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", DOORS)
 def test_no_key_opens_no_door(tmp_path: Path, name: str) -> None:
     with house(tmp_path) as (mock, gateway):
-        with clients(gateway.url, "sk-wrong") as vendors, pytest.raises(Exception) as raised:  # noqa: PT011
+        with clients(gateway.url, "sk-wrong") as vendors, pytest.raises(Exception) as raised:
             DOORS[name].use(vendors)
         assert _status(raised.value) == 401
         assert not mock.calls

@@ -304,6 +304,8 @@ class Exchange(Admission):
             status, body = passage.answer(status, body, id_text(self.id))
         if self.intent.operation in _TRACKED:
             body = self._gateway.resources.seen(self.match, self.intent, self._entry, status, body)
+            if self.match.resource and status == 200:
+                self._gateway.jobs.hint(self._entry.provider.name, self.match.resource)
         if status in RETRYABLE and self._plan is not None and client is not None:
             self._failed = (status, head, body)
             self._plan.retry_after_ms = _retry_after_ms(self._answer_headers)

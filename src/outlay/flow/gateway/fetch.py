@@ -6,6 +6,7 @@ from typing import Final
 
 from outlay.flow.gateway.entries import upstream_head
 from outlay.flow.gateway.upstream import Pool, UpstreamConnection
+from outlay.wire.intent import Dialect
 
 FETCH_TIMEOUT_S: Final = 120
 """A file of results may be large; silence for so long is a failure."""
@@ -26,6 +27,8 @@ class Fetch:
         self._status = 0
         self._connection: UpstreamConnection | None = None
         head = upstream_head(pool, auth)
+        if pool.provider.dialect is Dialect.ANTHROPIC:
+            head += b"anthropic-version: 2023-06-01\r\n"
         self._data = b"GET %b HTTP/1.1\r\n%b\r\n" % ((pool.address.path + path).encode(), head)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(FETCH_TIMEOUT_S, self._late)

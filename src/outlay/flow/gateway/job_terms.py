@@ -15,22 +15,23 @@ from outlay.flow.gateway.snapshot import Aim, Provider, Snapshot
 from outlay.flow.ledger.charge import Basis, Status
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup.price import ModelPrice
-from outlay.wire.intent import CallIntent, Dialect, Operation, Rejection, Units, Usage
+from outlay.wire.intent import CallIntent, Dialect, Operation, Rejection, Usage
 from outlay.wire.jobs import (
-    BatchOrder,
-    JobState,
-    TrainingOrder,
+    BatchRequest,
+    FineTuningRequest,
     batch_lines,
     batch_results,
+    fine_tuning_intent,
     message_batch_requests,
     message_batch_results,
+    read_batch,
+    read_fine_tuning,
 )
 from outlay.wire.routes import EXACT
 
 BATCH_TIER: Final = "batch"
 MAX_MODELS: Final = 16
 """Distinct models in one job."""
-TRAINING: Final = "training_token"
 
 
 class JobBody(msgspec.Struct, frozen=True):
@@ -40,6 +41,26 @@ class JobBody(msgspec.Struct, frozen=True):
     endpoint: str = ""
     """Path of a batch's calls."""
     tier: str = ""
+
+
+class JobView(msgspec.Struct, frozen=True, gc=False):
+    """Where a job of any kind stands."""
+
+    id: str
+    status: str
+    is_over: bool
+    output_file: str | None = None
+    usage: Usage | None = None
+    """What it used, where its own object says so."""
+
+
+class _Response(msgspec.Struct, gc=False):
+    id: str = ""
+    status: str = ""
+
+
+_decode_response: Final = msgspec.json.Decoder(_Response).decode
+_RESPONSE_ENDS: Final = frozenset({"completed", "failed", "cancelled", "incomplete"})
 
 
 class Done(NamedTuple):
@@ -54,7 +75,7 @@ class Done(NamedTuple):
 
 
 def batch_terms(
-    memo: Memo, provider: Provider, order: BatchOrder, data: bytes, now: UnixNanos
+    memo: Memo, provider: Provider, order: BatchRequest, data: bytes, now: UnixNanos
 ) -> tuple[Terms, JobBody] | Refusal:
     """The worst case of a batch: the sum of its lines'."""
     found = EXACT.get(("POST", order.endpoint))
@@ -129,17 +150,31 @@ def _lines_terms(  # noqa: PLR0917 - two call sites, above
 
 
 def training_terms(
-    memo: Memo, provider: Provider, order: TrainingOrder, contents: list[bytes], now: UnixNanos
+    memo: Memo, provider: Provider, order: FineTuningRequest, content: bytes, now: UnixNanos
 ) -> tuple[Terms, JobBody] | Refusal:
-    """The worst case of a fine-tuning job: a token is at least a byte of its files, each epoch reads them again."""
-    tokens = sum(len(content) for content in contents) * order.epochs
-    intent = CallIntent(
-        Dialect.OPENAI, Operation.FINE_TUNING, order.model, 0, 0, None, units=(Units(TRAINING, tokens),)
-    )
+    """The worst case of a fine-tuning job: a token is at least a byte of its file, each epoch reads it again."""
+    intent = fine_tuning_intent(order, len(content))
     terms = make_terms(memo.snapshot, provider, order.model, intent, now)
     if isinstance(terms, Refusal):
         return terms
     return terms, JobBody(order.model)
+
+
+def read_job(kind: str, body: bytes) -> JobView | None:
+    """A job's own object; None for anything else. Never raises."""
+    if kind in ("batch", "message_batch"):
+        batch = read_batch(body)
+        if batch is None:
+            return None
+        return JobView(batch.batch_id, batch.status, batch.is_final, batch.output_file_id)
+    if kind == "fine_tuning":
+        job = read_fine_tuning(body)
+        return None if job is None else JobView(job.job_id, job.status, job.is_final, usage=job.usage)
+    try:
+        response = _decode_response(body)
+    except (ValueError, RecursionError):
+        return None
+    return JobView(response.id, response.status, response.status in _RESPONSE_ENDS)
 
 
 def settle_lines(done: Done, kind: str, data: bytes) -> Settlement:
@@ -156,9 +191,9 @@ def settle_lines(done: Done, kind: str, data: bytes) -> Settlement:
     total, failed, usages = 0, 0, []
     basis = Basis.CEILING if done.price.is_ceiling else Basis.METERED
     for line in results:
-        if isinstance(line, Rejection):
+        if not line.custom_id and line.body:
             return _unknown(done, "a line of the results cannot be read")
-        if line.status != 200:
+        if line.status_code != 200:
             failed += 1
             continue
         usage = read_answer(intent, line.body).usage
@@ -176,16 +211,16 @@ def settle_lines(done: Done, kind: str, data: bytes) -> Settlement:
     return Settlement(Status.SETTLED, basis, total, _sum(usages), reason=reason)
 
 
-def settle_training(done: Done, job: JobState) -> Settlement:
+def settle_training(done: Done, job: JobView) -> Settlement:
     """Book a fine-tuning job by what it says it trained."""
-    if job.trained_tokens is None:
+    if job.usage is None:
         if job.status == "failed":
             return Settlement(Status.VOID, Basis.VOID, 0, reason="the job failed")
         return _unknown(done, f"the job is {job.status} and does not say what it trained")
     intent = CallIntent(Dialect.OPENAI, Operation.FINE_TUNING, done.body.model, 0, 0, None)
     quote = total_quote(done.price.price_id, done.held_nanos)
     terms = Terms(done.provider, done.body.model, intent, done.price, quote, done.snapshot.book)
-    return settle_usage(terms, Usage(0, 0, units=(Units(TRAINING, job.trained_tokens),)), done.placed_at)
+    return settle_usage(terms, msgspec.structs.replace(job.usage, model=None), done.placed_at)
 
 
 def settle_response(done: Done, data: bytes, status: str) -> Settlement:

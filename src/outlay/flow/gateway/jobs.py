@@ -21,6 +21,7 @@ from outlay.flow.gateway.job_terms import (
     JobBody,
     batch_terms,
     message_batch_terms,
+    read_job,
     settle_lines,
     settle_response,
     settle_training,
@@ -34,12 +35,14 @@ from outlay.flow.ledger.port import JobRow
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken
 from outlay.wire.intent import Operation, Rejection
-from outlay.wire.jobs import parse_batch, parse_fine_tuning, read_job
+from outlay.wire.jobs import BatchRequest, parse_batch, parse_fine_tuning
 from outlay.wire.routes import Match
 
 if TYPE_CHECKING:
     from outlay.flow.gateway.server import Gateway
 
+HINT_PAUSE_NS: Final = 1_000_000_000
+"""A client that looks at its job in a loop does not make us ask as often."""
 MAX_POLLS: Final = 8
 """Jobs asked about at the same time."""
 PATHS: Final = {
@@ -106,22 +109,18 @@ class JobKeeper:
             found = message_batch_terms(memo, provider, request.body, self._gateway.clock.now())
             self._begin(exchange, memo, match, provider, found)
             return
-        parse = parse_batch if operation is Operation.BATCH else parse_fine_tuning
-        order = parse(request.body)
+        order = parse_batch(request.body) if operation is Operation.BATCH else parse_fine_tuning(request.body)
         if isinstance(order, Rejection):
             exchange.refuse(Refusal(order.status, order.code, order.message, {"param": order.param}))
             return
-        files = (order.input_file,) if operation is Operation.BATCH else order.files
-        for file_id in files:
-            found_at = self._gateway.resources.provider_of(
-                memo.snapshot, memo.key, match.route.dialect, file_id, request.header(b"x-outlay-provider")
-            )
-            if isinstance(found_at, Refusal):
-                exchange.refuse(found_at)
-                return
-            provider = found_at
-        where, limit = provider, memo.snapshot.settings.max_job_bytes
-        contents: list[bytes] = []
+        file_id = order.input_file_id if isinstance(order, BatchRequest) else order.training_file
+        where = self._gateway.resources.provider_of(
+            memo.snapshot, memo.key, match.route.dialect, file_id, request.header(b"x-outlay-provider")
+        )
+        if isinstance(where, Refusal):
+            exchange.refuse(where)
+            return
+        at = where
 
         def fetched(status: int, data: bytes) -> None:
             if status != 200:
@@ -130,23 +129,20 @@ class JobKeeper:
                     Refusal(502, "file_unreadable", f"The provider did not give the job's file: {reason}.")
                 )
                 return
-            contents.append(data)
-            if len(contents) < len(files):
-                self._fetch(where, FILE_PATH.replace("{id}", files[len(contents)]), limit, fetched)
-                return
             now = self._gateway.clock.now()
             try:
-                if operation is Operation.BATCH:
-                    terms = batch_terms(memo, where, order, contents[0], now)
+                if isinstance(order, BatchRequest):
+                    terms = batch_terms(memo, at, order, data, now)
                 else:
-                    terms = training_terms(memo, where, order, contents, now)
-                self._begin(exchange, memo, match, where, terms)
+                    terms = training_terms(memo, at, order, data, now)
+                self._begin(exchange, memo, match, at, terms)
             except AccountingBroken:
                 raise
             except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
                 exchange.fail(error)
 
-        self._fetch(where, FILE_PATH.replace("{id}", files[0]), limit, fetched)
+        limit = memo.snapshot.settings.max_job_bytes
+        self._fetch(at, FILE_PATH.replace("{id}", file_id), limit, fetched)
 
     def _begin(
         self,
@@ -192,8 +188,11 @@ class JobKeeper:
 
     def hint(self, provider: str, resource: str) -> None:
         """Somebody has just looked at an object: if it is a job of ours, see how it stands."""
+        now = self._gateway.clock.monotonic()
         for row in self._gateway.books.jobs:
-            if (row.provider, row.job_id) == (provider, resource) and row.hold_id not in self._polling:
+            if (row.provider, row.job_id) != (provider, resource) or row.hold_id in self._polling:
+                continue
+            if now - self._asked_at.get(row.hold_id, 0) >= HINT_PAUSE_NS:
                 self._ask(row)
 
     def _ask(self, row: JobRow) -> None:

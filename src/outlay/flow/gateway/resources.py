@@ -25,6 +25,14 @@ MAX_ID_CHARS: Final = 256
 
 class _Made(msgspec.Struct, gc=False):
     id: str = ""
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    result_files: list[str] | None = None
+
+    @property
+    def files(self) -> list[str]:
+        """Files that a job has made."""
+        return [name for name in (self.output_file_id, self.error_file_id, *(self.result_files or ())) if name]
 
 
 class _Listed(msgspec.Struct, gc=False):
@@ -85,6 +93,12 @@ class Resources:
             made = _read(_decode_made, body)
             if made is not None:
                 self.own(entry.provider.name, identity.org, identity.team, identity.key, made.id)
+        elif match.resource and route.operation is Operation.FREE:
+            # a job's results are files of whose job it is
+            made = _read(_decode_made, body)
+            for name in made.files if made is not None else ():
+                if self._books.owner(entry.provider.name, name) is None:
+                    self.own(entry.provider.name, identity.org, identity.team, identity.key, name)
         elif route.lists and entry.provider.client_auth is ClientAuth.NONE:
             return self._own_part(entry, body)
         return body
