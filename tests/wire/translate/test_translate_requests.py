@@ -68,3 +68,195 @@ def with_model(body: bytes) -> bytes:
     fields = json.loads(body)
     fields.pop("stream", None)
     return msgspec.json.encode({"model": "m", **fields, "store": None} if "store" in fields else fields)
+
+
+@pytest.mark.parametrize(
+    ("source", "body"),
+    [
+        (Operation.GENERATE, {"contents": [], "generationConfig": {"topK": 1.5}}),
+        (Operation.GENERATE, {"contents": [{"role": "user", "parts": [{}]}]}),
+        (Operation.GENERATE, {"contents": [{"role": "boss", "parts": []}]}),
+        (Operation.CHAT, {"model": "m", "messages": [{"role": "user", "content": 7}]}),
+        (Operation.CHAT, {"model": "m", "messages": [{"role": "user"}]}),
+        (Operation.CHAT, {"model": "m"}),
+        (Operation.CHAT, {"model": "m", "messages": [], "reasoning_effort": "enormous"}),
+        (Operation.CHAT, {"model": "m", "messages": [], "tool_choice": "sometimes"}),
+    ],
+)
+def test_values_without_meaning_are_a_400(source: Operation, body: dict[str, Any]) -> None:
+    target = Operation.CHAT if source is Operation.GENERATE else Operation.GENERATE
+    result = translated(source, target, body)
+    assert isinstance(result, Rejection), result
+    assert result.status == 400
+
+
+def test_an_image_that_is_no_base64_data_url_is_a_400() -> None:
+    content = [{"type": "image_url", "image_url": {"url": "data:image/svg+xml,<svg/>"}}]
+    body = {"model": "m", "messages": [{"role": "user", "content": content}]}
+    result = translated(Operation.CHAT, Operation.MESSAGES, body)
+    assert isinstance(result, Rejection)
+    assert (result.status, result.param) == (400, "messages[0].content[0]")
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_fields_that_are_null_or_say_the_default_are_fine(source: Operation, target: Operation) -> None:
+    defaults: dict[Operation, dict[str, Any]] = {
+        Operation.CHAT: {
+            "n": 1,
+            "store": False,
+            "logprobs": False,
+            "logit_bias": None,
+            "temperature": None,
+            "presence_penalty": 0 if target not in {Operation.RESPONSES} else None,
+            "service_tier": "auto",
+            "tool_choice": None,
+            "response_format": {"type": "text"},
+            "modalities": ["text"],
+        },
+        Operation.RESPONSES: {
+            "store": False,
+            "background": False,
+            "truncation": "disabled",
+            "previous_response_id": None,
+            "top_logprobs": 0,
+            "text": {"format": {"type": "text"}},
+            "service_tier": "auto",
+            "reasoning": None,
+        },
+        Operation.MESSAGES: {"service_tier": "auto", "speed": "standard", "thinking": None, "system": None},
+        Operation.GENERATE: {
+            "generationConfig": {
+                "candidateCount": 1,
+                "responseMimeType": "text/plain",
+                "responseModalities": ["TEXT"],
+                "responseLogprobs": False,
+            },
+            "cachedContent": None,
+        },
+    }
+    plain = SAMPLES["text"][source]
+    result = translated(source, target, {**plain, **defaults[source]})
+    assert isinstance(result, Translated), result
+    given = check_request(target, result.body, stream=False)
+    extra = {"presence_penalty", "generationConfig"}
+    expected = json.loads(translated(source, target, plain).body)
+    assert {key: value for key, value in given.items() if key not in extra} == {
+        key: value for key, value in expected.items() if key not in extra
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "field"),
+    [
+        (Operation.CHAT, "max_completion_tokens"),
+        (Operation.RESPONSES, "max_output_tokens"),
+        (Operation.MESSAGES, "max_tokens"),
+    ],
+)
+def test_the_gateways_limit_replaces_the_clients(target: Operation, field: str) -> None:
+    for limit, expected in ((None, 77), (50, 50)):
+        body = SAMPLES["output limit"][Operation.GENERATE]
+        result = translated(Operation.GENERATE, target, body, max_output_tokens=limit)
+        assert json.loads(result.body)[field] == expected
+
+
+def test_anthropic_gets_a_limit_in_any_case() -> None:
+    result = translated(Operation.CHAT, Operation.MESSAGES, SAMPLES["text"][Operation.CHAT])
+    assert json.loads(result.body)["max_tokens"] == 4096
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (
+            {"type": "OBJECT", "properties": {"a": {"type": "STRING", "nullable": True, "enum": ["x"]}}},
+            {"type": "object", "properties": {"a": {"type": ["string", "null"], "enum": ["x", None]}}},
+        ),
+        (
+            {"type": "ARRAY", "items": {"type": "INTEGER"}, "minItems": "2", "propertyOrdering": ["a"]},
+            {"type": "array", "items": {"type": "integer"}, "minItems": 2},
+        ),
+        (
+            {"anyOf": [{"type": "NUMBER"}], "nullable": True},
+            {"anyOf": [{"type": "number"}, {"type": "null"}]},
+        ),
+        (
+            {"ref": "#/defs/Pet", "defs": {"Pet": {"type": "OBJECT"}}},
+            {"$ref": "#/$defs/Pet", "$defs": {"Pet": {"type": "object"}}},
+        ),
+        # a property may be called like a keyword
+        (
+            {"type": "OBJECT", "properties": {"nullable": {"type": "BOOLEAN"}, "type": {"type": "STRING"}}},
+            {"type": "object", "properties": {"nullable": {"type": "boolean"}, "type": {"type": "string"}}},
+        ),
+    ],
+)
+def test_googles_schemas_become_json_schemas(schema: dict[str, Any], expected: dict[str, Any]) -> None:
+    tools = [{"functionDeclarations": [{"name": "f", "parameters": schema}]}]
+    result = translated(
+        Operation.GENERATE, Operation.CHAT, {**SAMPLES["text"][Operation.GENERATE], "tools": tools}
+    )
+    assert json.loads(result.body)["tools"][0]["function"]["parameters"] == expected
+
+
+def test_url_safe_base64_of_googles_sdk_becomes_standard() -> None:
+    parts = [{"inlineData": {"mimeType": "image/png", "data": "_-8="}}]
+    body = {"contents": [{"role": "user", "parts": parts}]}
+    result = translated(Operation.GENERATE, Operation.CHAT, body)
+    url = json.loads(result.body)["messages"][0]["content"][0]["image_url"]["url"]
+    assert url == "data:image/png;base64,/+8="
+
+
+def test_google_responses_without_ids_find_their_calls_in_order() -> None:
+    def call(city: str) -> dict[str, Any]:
+        return {"functionCall": {"name": "weather", "args": {"city": city}}}
+
+    def response(output: Any) -> dict[str, Any]:
+        return {"functionResponse": {"name": "weather", "response": output}}
+
+    body = {
+        "contents": [
+            {"role": "user", "parts": [{"text": "Hi"}]},
+            {"role": "model", "parts": [call("Oslo"), call("Rome")]},
+            {"role": "user", "parts": [response({"result": 2}), response({"output": "21 C"})]},
+        ]
+    }
+    messages = json.loads(translated(Operation.GENERATE, Operation.CHAT, body).body)["messages"]
+    ids = [call["id"] for call in messages[1]["tool_calls"]]
+    assert len(set(ids)) == 2
+    assert [message["tool_call_id"] for message in messages[2:]] == ids
+    assert [message["content"] for message in messages[2:]] == ['{"result": 2}', "21 C"]
+    body["contents"][2]["parts"].append(response({}))  # one too many
+    assert translated(Operation.GENERATE, Operation.CHAT, body).status == 400
+
+
+def test_ids_that_anthropic_refuses_are_made_safe_on_both_sides() -> None:
+    call = {"id": "functions.bash:0", "type": "function", "function": {"name": "bash", "arguments": "{}"}}
+    body = {
+        "model": "m",
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "functions.bash:0", "content": "ok"},
+        ],
+    }
+    turns = json.loads(translated(Operation.CHAT, Operation.MESSAGES, body).body)["messages"]
+    assert turns[1]["content"][0]["id"] == turns[2]["content"][0]["tool_use_id"] == "functions_bash_0"
+
+
+def test_a_broken_tool_call_in_the_history_is_named() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "bash", "arguments": '{"a": '}}
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]}],
+    }
+    result = translated(Operation.CHAT, Operation.MESSAGES, body)
+    assert isinstance(result, Rejection)
+    assert (result.status, result.param) == (422, "messages[1]")
+
+
+def test_a_later_system_message_stands_behind_a_users_turn_at_anthropic() -> None:
+    roles = ["user", "assistant", "system", "user"]
+    body = {"model": "m", "messages": [{"role": role, "content": role} for role in roles]}
+    turns = json.loads(translated(Operation.CHAT, Operation.MESSAGES, body).body)["messages"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user", "system"]

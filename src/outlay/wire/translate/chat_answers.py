@@ -8,6 +8,7 @@ import msgspec
 
 from outlay.wire.translate.conversation import (
     Answer,
+    Count,
     Part,
     Reasoning,
     Refusal,
@@ -41,19 +42,19 @@ _REASONS: Final[Mapping[Stop, str]] = MappingProxyType(
 
 
 class _PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
 
 
 class _CompletionDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
 
 
 class ChatUsage(msgspec.Struct, gc=False):
     """`usage` of an answer or a chunk."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -102,7 +103,7 @@ class _Choice(msgspec.Struct):
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
     id: str | None = None
-    created: int | None = None
+    created: Count | None = None
     usage: ChatUsage | None = None
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from outlay.wire.intent import Operation
 from outlay.wire.translate.chat_answers import STOPS, ChatUsage, chat_usage, finish_reason
-from outlay.wire.translate.conversation import Stop, Tokens
+from outlay.wire.translate.conversation import Count, Stop, Tokens
 from outlay.wire.translate.errors import VendorError, error_event, error_of, status_of
 from outlay.wire.translate.events import (
     CallDelta,
@@ -59,7 +59,7 @@ class _Choice(msgspec.Struct, gc=False):
 
 class _Chunk(msgspec.Struct):
     id: str | None = None
-    created: int | None = None
+    created: Count | None = None
     choices: list[_Choice] | None = None
     usage: ChatUsage | None = None
     error: Any = None

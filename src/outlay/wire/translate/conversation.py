@@ -6,7 +6,7 @@ with its origin, so that it can travel through a client of another dialect and b
 
 from base64 import b64decode, b64encode
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -327,6 +327,10 @@ def arguments_object(arguments: str) -> msgspec.Raw | None:
     return msgspec.Raw(encoded)
 
 
+Count = Annotated[int, msgspec.Meta(ge=-(2**60), le=2**60)]
+"""A number in an answer: anything beyond is no count, and clients read 64 bits."""
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=2**53)]
+"""A time in an answer."""
 ABSENT: Final = msgspec.Raw()
 """Default of a field that is kept as JSON: an optional Raw would be decoded."""
 

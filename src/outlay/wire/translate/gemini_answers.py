@@ -12,6 +12,7 @@ import msgspec
 from outlay.wire.translate.conversation import (
     ABSENT,
     Answer,
+    Count,
     Origin,
     Part,
     Reasoning,
@@ -46,11 +47,11 @@ REASONS: Final[Mapping[Stop, str]] = MappingProxyType(
 class GoogleUsage(msgspec.Struct, rename="camel", gc=False):
     """`usageMetadata`; in a stream each is the total so far."""
 
-    prompt_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
+    prompt_token_count: Count | None = None
+    candidates_token_count: Count | None = None
+    thoughts_token_count: Count | None = None
+    cached_content_token_count: Count | None = None
+    tool_use_prompt_token_count: Count | None = None
 
     def tokens(self) -> Tokens:
         """In neutral words."""

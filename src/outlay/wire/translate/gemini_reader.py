@@ -184,7 +184,7 @@ def read_generate(body: bytes) -> Conversation:
         max_tokens=config.max_output_tokens,
         temperature=config.temperature,
         top_p=config.top_p,
-        top_k=None if config.top_k is None else int(config.top_k),
+        top_k=_read_top_k(config.top_k),
         seed=config.seed,
         presence_penalty=config.presence_penalty,
         frequency_penalty=config.frequency_penalty,
@@ -214,6 +214,15 @@ def _refuse_config(config: _Config) -> None:
         )
     if config.response_modalities is not None and config.response_modalities != ["TEXT"]:
         raise Untranslatable(prefix + "responseModalities", "only text is translated")
+
+
+def _read_top_k(top_k: float | None) -> int | None:
+    """Google's is a float in the SDK; a whole number."""
+    if top_k is None:
+        return None
+    if not top_k.is_integer():
+        raise Untranslatable("generationConfig.topK", "must be a whole number", status=400)
+    return int(top_k)
 
 
 def _read_tier(tier: str | None) -> str | None:

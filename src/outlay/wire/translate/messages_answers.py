@@ -11,6 +11,7 @@ import msgspec
 
 from outlay.wire.translate.conversation import (
     Answer,
+    Count,
     Origin,
     Part,
     Reasoning,
@@ -50,16 +51,16 @@ REASONS: Final[Mapping[Stop, str]] = MappingProxyType(
 
 
 class _OutputDetails(msgspec.Struct, gc=False):
-    thinking_tokens: int | None = None
+    thinking_tokens: Count | None = None
 
 
 class MessageUsage(msgspec.Struct, gc=False):
     """`usage` of an answer, of `message_start` or of `message_delta`; later statements are totals."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
     output_tokens_details: _OutputDetails | None = None
 
     def tokens(self) -> Tokens:

@@ -6,11 +6,13 @@ import msgspec
 
 from outlay.wire.translate.conversation import (
     Answer,
+    Count,
     Origin,
     Part,
     Reasoning,
     Refusal,
     Seal,
+    Seconds,
     Stop,
     Text,
     Tokens,
@@ -23,19 +25,19 @@ from outlay.wire.translate.responses_reader import response_seal
 
 
 class _InputDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
 
 
 class _OutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
 
 
 class ResponseUsage(msgspec.Struct, gc=False):
     """`usage` of a response."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
 
@@ -94,7 +96,7 @@ class Response(msgspec.Struct):
     """A whole response, as an answer or in the events of a stream."""
 
     id: str = ""
-    created_at: float | None = None
+    created_at: Seconds | None = None
     status: str | None = None
     output: list[OutputItem] = []
     incomplete_details: _Incomplete | None = None

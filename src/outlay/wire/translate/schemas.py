@@ -81,8 +81,7 @@ def _is_closed(schema: Any) -> bool:
     if (schema.get("type") == "object" or properties is not None) and not (
         schema.get("additionalProperties") is False
         and isinstance(properties, dict)
-        and isinstance(schema.get("required"), list)
-        and set(schema["required"]) == set(properties)
+        and _is_each_required(schema.get("required"), properties)
     ):
         return False
     nested = [schema.get("items"), schema.get("anyOf"), schema.get("prefixItems")]
@@ -91,3 +90,7 @@ def _is_closed(schema: Any) -> bool:
         if isinstance(named, dict):
             nested.extend(named.values())
     return all(_is_closed(item) for item in nested)
+
+
+def _is_each_required(required: Any, properties: dict[str, Any]) -> bool:
+    return isinstance(required, list) and all(name in required for name in properties)
