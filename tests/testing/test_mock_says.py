@@ -1,7 +1,10 @@
 """Knobs that put words and tool calls into the model's mouth, in every dialect."""
 
+import json
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 
 from outlay.testing import MockProvider
@@ -35,22 +38,22 @@ def ask(path: str) -> dict[str, Any]:
             return {"contents": [{"parts": [{"text": "x"}]}], "tools": [{"functionDeclarations": tools}]}
 
 
-def call_in(path: str, answer: dict[str, Any]) -> tuple[str, Any]:
-    """Name and arguments of the tool call, arguments as the dialect carries them."""
+def calls_in(path: str, answer: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Name and arguments of the tool calls, arguments as the dialect carries them."""
     match path:
         case "/v1/chat/completions":
-            function = answer["choices"][0]["message"]["tool_calls"][0]["function"]
-            return function["name"], function["arguments"]
+            functions = [call["function"] for call in answer["choices"][0]["message"]["tool_calls"]]
+            return [(function["name"], function["arguments"]) for function in functions]
         case "/v1/responses":
-            return answer["output"][0]["name"], answer["output"][0]["arguments"]
+            return [(item["name"], item["arguments"]) for item in answer["output"]]
         case "/v1/messages":
-            return answer["content"][0]["name"], answer["content"][0]["input"]
+            return [(block["name"], block["input"]) for block in answer["content"]]
         case "/model/m/converse":
-            use = answer["output"]["message"]["content"][0]["toolUse"]
-            return use["name"], use["input"]
+            uses = [block["toolUse"] for block in answer["output"]["message"]["content"]]
+            return [(use["name"], use["input"]) for use in uses]
         case _:
-            call = answer["candidates"][0]["content"]["parts"][0]["functionCall"]
-            return call["name"], call["args"]
+            calls = [part["functionCall"] for part in answer["candidates"][0]["content"]["parts"]]
+            return [(call["name"], call["args"]) for call in calls]
 
 
 def text_in(path: str, answer: dict[str, Any]) -> str:
@@ -76,12 +79,40 @@ def test_the_mouth_is_led(raw, provider: MockProvider, path):
         {"say": "déjà vu"},
         {"tool_call": True, "tool_name": "second", "tool_arguments": '{"a":[1,"é"]}'},
         {"tool_call": True},
+        {"tool_call": True, "tool_calls": 3, "tool_arguments": '{"a":1}'},
+        {"tool_call": True, "tool_calls": 3, "output_tokens": 2},
     )
     raw.send(ask(path), path=path, headers=headers)
     assert text_in(path, raw.read_answer().json()) == "déjà vu"
     raw.send(ask(path), path=path, headers=headers)
-    name, arguments = call_in(path, raw.read_answer().json())
+    [(name, arguments)] = calls_in(path, raw.read_answer().json())
     assert name == "second"
     assert arguments in ('{"a":[1,"é"]}', {"a": [1, "é"]})
     raw.send(ask(path), path=path, headers=headers)
-    assert call_in(path, raw.read_answer().json())[0] == "first"
+    assert [name for name, _ in calls_in(path, raw.read_answer().json())] == ["first"]
+    raw.send(ask(path), path=path, headers=headers)
+    several = calls_in(path, raw.read_answer().json())
+    assert several in ([("first", '{"a":1}')] * 3, [("first", {"a": 1})] * 3)
+    # two tokens are not enough for three calls
+    raw.send(ask(path), path=path, headers=headers)
+    assert len(calls_in(path, raw.read_answer().json())) == 2
+    assert [entry.tokens.output for entry in provider.meter.entries] == [80, 80, 80, 80, 2]
+
+
+def test_several_calls_stream_as_the_sdks_read_them(provider: MockProvider):
+    provider.behave(tool_call=True, tool_calls=2, tool_arguments='{"a":[1,"é"]}')
+    seen = []
+    with openai.OpenAI(base_url=provider.url + "/v1", api_key="any") as client:
+        with client.chat.completions.stream(**ask("/v1/chat/completions")) as chat:
+            calls = chat.get_final_completion().choices[0].message.tool_calls or []
+        seen.append([(call.id, call.function.arguments) for call in calls])
+        with client.responses.stream(**ask("/v1/responses")) as told:
+            items = told.get_final_response().output
+        seen.append([(item.call_id, item.arguments) for item in items])
+    with anthropic.Anthropic(base_url=provider.url, api_key="any") as claude:
+        with claude.messages.stream(**ask("/v1/messages")) as message:
+            blocks = message.get_final_message().content
+        seen.append([(block.id, json.dumps(block.input, ensure_ascii=False)) for block in blocks])
+    for calls in seen:
+        assert [arguments.replace(" ", "") for _, arguments in calls] == ['{"a":[1,"é"]}'] * 2
+        assert len({call_id for call_id, _ in calls}) == 2

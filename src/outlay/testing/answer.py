@@ -97,6 +97,38 @@ class Offer(NamedTuple):
         return saying(behaviour, None if self.schema is None else content.instance_json(self.schema))
 
 
+class ToolCall(NamedTuple):
+    """One call of a tool in an answer."""
+
+    number: int
+    name: str
+    says: Saying
+    visible: int
+    """Tokens of the arguments that got out before the limit."""
+
+    def id(self, prefix: str, serial: str) -> str:
+        """An id that differs from the other calls'."""
+        return f"{prefix}{serial}" if self.number == 0 else f"{prefix}{serial}_{self.number}"
+
+    @property
+    def text(self) -> str:
+        """The arguments, as far as they got."""
+        return self.says.part(0, self.visible)
+
+
+def calls_of(offer: Offer, behaviour: Behaviour, visible: int) -> list[ToolCall]:
+    """The calls of the chosen tool: they share what it says, and what a limit lets through."""
+    whole = offer.arguments(behaviour)
+    count = min(behaviour.tool_calls, max(1, whole.total))  # a call of no token says nothing
+    calls = []
+    for number in range(count):
+        start, end = whole.total * number // count, whole.total * (number + 1) // count
+        shown = min(max(visible - start, 0), end - start)
+        if number == 0 or shown:
+            calls.append(ToolCall(number, offer.name, Saying(whole.text, end - start), shown))
+    return calls
+
+
 def chosen_tool(
     offers: list[Offer], behaviour: Behaviour, *, forced: str | None, is_demanded: bool, prompt: str
 ) -> Offer | None:

@@ -4,7 +4,7 @@ Written from the public API reference and the official SDK's types; shares nothi
 """
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,8 @@ from outlay.testing.answer import (
     Offer,
     Piece,
     Saying,
+    ToolCall,
+    calls_of,
     chosen_tool,
     chunk_bounds,
     input_tokens,
@@ -107,9 +109,11 @@ class AnthropicRoom:
         length = length_of(behaviour, request.max_tokens)
         searched = msgspec.structs.replace(counted, web_searches=behaviour.web_searches)
         tokens = with_output(searched, length.output, length.reasoning)
-        tool, says = _what_to_say(request, behaviour)
+        tool = _tool(request, behaviour)
+        says = _says(request, behaviour)
+        calls = [] if tool is None else calls_of(tool, behaviour, length.visible)
         thought = _thought(request, length)
-        stop = "max_tokens" if length.is_cut else "tool_use" if tool else "end_turn"
+        stop = "max_tokens" if length.is_cut else "tool_use" if calls else "end_turn"
         answer = Answer(
             status=200,
             content_type=b"text/event-stream; charset=utf-8" if request.stream else b"application/json",
@@ -124,17 +128,12 @@ class AnthropicRoom:
             tokens=reported(behaviour.usage, tokens),
         )
         if not request.stream:
-            text = says.part(0, length.visible)
-            block: dict[str, Any] = {"type": "text", "text": text}
-            if tool:
-                block = {
-                    "type": "tool_use",
-                    "id": f"toolu_{identity.serial}",
-                    "name": tool,
-                    "input": _loose(text),
-                }
+            blocks: list[dict[str, Any]] = [_tool_block(call, identity, _loose(call.text)) for call in calls]
+            if not calls:
+                blocks = [{"type": "text", "text": says.part(0, length.visible)}]
+            if thought is not None:
+                blocks.insert(0, thought)
             usage = _usage_field(behaviour.usage, _full_usage(reported(behaviour.usage, tokens), answer))
-            blocks = [block] if thought is None else [thought, block]
             body_text = _message_text(identity, served, _TEXT.encode(blocks).decode(), _quoted(stop), usage)
             answer.pieces.append(Piece(body_text.encode(), length.output))
             return answer, behaviour
@@ -142,29 +141,27 @@ class AnthropicRoom:
         begun = with_output(counted if stated.input else NOTHING, min(1, stated.output), 0)
         usage = _usage_field(behaviour.usage, _full_usage(begun, answer))
         message = _message_text(identity, served, "[]", "null", usage)
-        opening: dict[str, Any] = {"type": "text", "text": ""}
-        if tool:
-            opening = {"type": "tool_use", "id": f"toolu_{identity.serial}", "name": tool, "input": {}}
-        pieces, index = answer.pieces, 0
-        start_text = _event("message_start", f'"message":{message}')
+        opening = _event("message_start", f'"message":{message}')
         if thought is not None:
-            start_text += _thought_events(thought)
-            index = 1
-        block_text = _TEXT.encode(opening).decode()
-        start_text += _event("content_block_start", f'"index":{index},"content_block":{block_text}')
-        pieces.append(Piece(start_text + _event("ping", ""), 0))
-        kind, field = ("input_json_delta", "partial_json") if tool else ("text_delta", "text")
-        hidden = length.reasoning
-        for start, end in chunk_bounds(behaviour, length.visible):
-            text = _quoted(says.part(start, end))
-            delta = f'"index":{index},"delta":{{"type":"{kind}","{field}":{text}}}'
-            pieces.append(Piece(_event("content_block_delta", delta), end - start + hidden))
-            hidden = 0
+            opening += _thought_events(thought)
+        pieces, hidden = answer.pieces, length.reasoning
+        pieces.append(Piece(opening, 0))
+        index = 0 if thought is None else 1
+        told = [_Block.of_call(call, identity) for call in calls] or [_Block.of_text(says, length.visible)]
+        for block in told:
+            start_text = f'"index":{index},"content_block":{_quoted_json(block.opening)}'
+            ping = _event("ping", "") if block is told[0] else b""
+            pieces.append(Piece(_event("content_block_start", start_text) + ping, 0))
+            for start, end in chunk_bounds(behaviour, block.visible):
+                text = _quoted(block.says.part(start, end))
+                delta = f'"index":{index},"delta":{{"type":"{block.kind}","{block.field}":{text}}}'
+                pieces.append(Piece(_event("content_block_delta", delta), end - start + hidden))
+                hidden = 0
+            pieces.append(Piece(_event("content_block_stop", f'"index":{index}'), 0))
+            index += 1
         final = _usage_field(behaviour.usage, _delta_usage(stated))
         ending = f'"delta":{{"stop_reason":"{stop}","stop_sequence":null}}{final}'
-        pieces.append(
-            Piece(_event("content_block_stop", f'"index":{index}') + _event("message_delta", ending), hidden)
-        )
+        pieces.append(Piece(_event("message_delta", ending), hidden))
         pieces.append(Piece(_event("message_stop", ""), 0))
         answer.error_event = _event("error", '"error":{"type":"overloaded_error","message":"Overloaded"}')
         return answer, behaviour
@@ -282,6 +279,29 @@ def _event(name: str, fields: str) -> bytes:
     return f'event: {name}\ndata: {{"type":"{name}"{comma}{fields}}}\n\n'.encode()
 
 
+class _Block(NamedTuple):
+    """One content block of a stream."""
+
+    opening: dict[str, Any]
+    kind: str
+    field: str
+    says: Saying
+    visible: int
+
+    @classmethod
+    def of_call(cls, call: ToolCall, identity: Identity) -> "_Block":
+        opening = _tool_block(call, identity, {})
+        return cls(opening, "input_json_delta", "partial_json", call.says, call.visible)
+
+    @classmethod
+    def of_text(cls, says: Saying, visible: int) -> "_Block":
+        return cls({"type": "text", "text": ""}, "text_delta", "text", says, visible)
+
+
+def _tool_block(call: ToolCall, identity: Identity, given: object) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call.id("toolu_", identity.serial), "name": call.name, "input": given}
+
+
 def _thought(request: _Messages, length: Length) -> dict[str, Any] | None:
     """The thinking block, if thinking was asked for and there was any."""
     asked = (request.thinking or {}).get("type") in ("enabled", "adaptive")
@@ -397,15 +417,12 @@ def _counted(request: _Messages) -> int:
     return total
 
 
-def _what_to_say(request: _Messages, behaviour: Behaviour) -> tuple[str, Saying]:
-    """Name of the tool to use (empty: none), and the text or the input's JSON."""
-    tool = _tool(request, behaviour)
-    if tool is not None:
-        return tool.name, tool.arguments(behaviour)
+def _says(request: _Messages, behaviour: Behaviour) -> Saying:
+    """The text of an answer that uses no tool."""
     wanted = request.output_format or (request.output_config or {}).get("format") or {}
     if wanted.get("type") == "json_schema" and isinstance(wanted.get("schema"), dict):
-        return "", saying(behaviour, content.instance_json(wanted["schema"]))
-    return "", saying(behaviour, None)
+        return saying(behaviour, content.instance_json(wanted["schema"]))
+    return saying(behaviour, None)
 
 
 def _tool(request: _Messages, behaviour: Behaviour) -> Offer | None:

@@ -17,6 +17,8 @@ from outlay.testing.answer import (
     Offer,
     Piece,
     Saying,
+    ToolCall,
+    calls_of,
     chosen_tool,
     chunk_bounds,
     input_tokens,
@@ -62,13 +64,14 @@ class _Plot(NamedTuple):
     model: str
     tier: str | None
     length: Length
-    tool: Offer | None
+    calls: list[ToolCall]
     says: Saying
+    """The text, if no tool is used."""
     tokens: Tokens
 
     @property
     def stop(self) -> str:
-        return "max_tokens" if self.length.is_cut else "tool_use" if self.tool is not None else "end_turn"
+        return "max_tokens" if self.length.is_cut else "tool_use" if self.calls else "end_turn"
 
 
 class BedrockRoom:
@@ -259,8 +262,9 @@ def _conversed(ask: Ask, tell: Callable[[Answer, _Plot], None]) -> Reply:
         return _status_answer(ask.identity, behaviour, model, tokens), behaviour
     length = length_of(behaviour, limit)
     tool, says = _what_to_say(request, behaviour)
+    calls = [] if tool is None else calls_of(tool, behaviour, length.visible)
     tokens = with_output(counted, length.output, length.reasoning)
-    plot = _Plot(behaviour, ask.identity, model, tier, length, tool, says, tokens)
+    plot = _Plot(behaviour, ask.identity, model, tier, length, calls, says, tokens)
     answer = _whole(ask.identity, model, None)
     answer.service_tier, answer.tokens = tier, reported(behaviour.usage, tokens)
     tell(answer, plot)
@@ -320,19 +324,18 @@ def _what_to_say(request: dict[str, Any], behaviour: Behaviour) -> tuple[Offer |
 
 def _whole_converse(answer: Answer, plot: _Plot) -> None:
     """Fill the answer with the whole of it."""
-    text = plot.says.part(0, plot.length.visible)
     blocks: list[dict[str, Any]] = []
     if plot.length.reasoning:
         thought = {"text": content.words(0, 4), "signature": _SIGNATURE}
         blocks.append({"reasoningContent": {"reasoningText": thought}})
-    if plot.tool is not None:
+    for call in plot.calls:
         try:
-            given = msgspec.json.decode(text)
+            given = msgspec.json.decode(call.text.encode())
         except msgspec.DecodeError:
-            given = {}
-        blocks.append({"toolUse": _tool_use(plot) | {"input": given}})
-    else:
-        blocks.append({"text": text})
+            given = {}  # what a limit cut off
+        blocks.append({"toolUse": _tool_use(plot, call) | {"input": given}})
+    if not plot.calls:
+        blocks.append({"text": plot.says.part(0, plot.length.visible)})
     value = {
         "output": {"message": {"role": "assistant", "content": blocks}},
         "stopReason": plot.stop,
@@ -372,29 +375,34 @@ def _events(plot: _Plot) -> Iterator[tuple[_Events, int]]:
     index, hidden = 0, plot.length.reasoning
     if hidden:
         for thought in ({"text": content.words(0, 4)}, {"signature": _SIGNATURE}):
-            delta = {"contentBlockIndex": 0, "delta": {"reasoningContent": thought}}
-            opening.append(("contentBlockDelta", delta))
+            opening.append(_delta(0, {"reasoningContent": thought}))
         opening.append(("contentBlockStop", {"contentBlockIndex": 0}))
         index = 1
-    if plot.tool is not None:
-        start = {"contentBlockIndex": index, "start": {"toolUse": _tool_use(plot)}}
-        opening.append(("contentBlockStart", start))
     yield opening, 0
-    for start_at, end in chunk_bounds(plot.behaviour, plot.length.visible):
-        text = plot.says.part(start_at, end)
-        delta = {"text": text} if plot.tool is None else {"toolUse": {"input": text}}
-        yield [("contentBlockDelta", {"contentBlockIndex": index, "delta": delta})], end - start_at + hidden
-        hidden = 0
-    stop: _Events = [
-        ("contentBlockStop", {"contentBlockIndex": index}),
-        ("messageStop", {"stopReason": plot.stop}),
-    ]
-    yield stop, hidden
+    for call in plot.calls:
+        start = {"contentBlockIndex": index, "start": {"toolUse": _tool_use(plot, call)}}
+        yield [("contentBlockStart", start)], 0
+        for start_at, end in chunk_bounds(plot.behaviour, call.visible):
+            given = {"toolUse": {"input": call.says.part(start_at, end)}}
+            yield [_delta(index, given)], end - start_at + hidden
+            hidden = 0
+        yield [("contentBlockStop", {"contentBlockIndex": index})], 0
+        index += 1
+    if not plot.calls:
+        for start_at, end in chunk_bounds(plot.behaviour, plot.length.visible):
+            yield [_delta(index, {"text": plot.says.part(start_at, end)})], end - start_at + hidden
+            hidden = 0
+        yield [("contentBlockStop", {"contentBlockIndex": index})], 0
+    yield [("messageStop", {"stopReason": plot.stop})], hidden
     yield [("metadata", {"metrics": {"latencyMs": 12}} | _usage_field(plot) | _tier_field(plot))], 0
 
 
-def _tool_use(plot: _Plot) -> dict[str, Any]:
-    return {"toolUseId": f"tooluse_{plot.identity.serial}", "name": plot.tool.name if plot.tool else ""}
+def _delta(index: int, delta: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return "contentBlockDelta", {"contentBlockIndex": index, "delta": delta}
+
+
+def _tool_use(plot: _Plot, call: ToolCall) -> dict[str, Any]:
+    return {"toolUseId": call.id("tooluse_", plot.identity.serial), "name": call.name}
 
 
 def _tier_field(plot: _Plot) -> dict[str, Any]:

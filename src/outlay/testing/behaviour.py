@@ -106,6 +106,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The tool that is called when one is; None: the first."""
     tool_arguments: str | None = None
     """Its arguments, JSON text (or plain text for a custom tool); None: an instance of its schema."""
+    tool_calls: int = 1
+    """Calls of the tool in one answer; they share the visible output."""
     served_model: str | None = None
     service_tier: str | None = None
     """Tier as served; None: what the request asks for, `default` (OpenAI) or `standard` (Anthropic) for `auto`."""
@@ -177,6 +179,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise BehaviourError(f"{name}: not below zero")
+        if self.tool_calls < 1:
+            raise BehaviourError("tool_calls: at least 1")
         if self.tokens_per_chunk < 1 or (self.chunks is not None and self.chunks < 1):
             raise BehaviourError("tokens_per_chunk, chunks: at least 1")
 

@@ -16,6 +16,8 @@ from outlay.testing.answer import (
     Offer,
     Piece,
     Saying,
+    ToolCall,
+    calls_of,
     chosen_tool,
     chunk_bounds,
     input_tokens,
@@ -72,8 +74,9 @@ class _Plot(NamedTuple):
     identity: Identity
     model: str
     length: Length
-    tool: Offer | None
+    calls: list[ToolCall]
     says: Saying
+    """The text, if no function is called."""
     tokens: Tokens
     candidates: int
     media_kind: str
@@ -351,7 +354,8 @@ def _plotted(
         web_searches=told.web_searches,
     )
     shows = bool(_field(thinking, "includeThoughts")) and length.reasoning > 0
-    return _Plot(told, identity, model, length, tool, says, tokens, candidates, media_kind, shows)
+    calls = [] if tool is None else calls_of(tool, told, length.visible)
+    return _Plot(told, identity, model, length, calls, says, tokens, candidates, media_kind, shows)
 
 
 def _what_to_say(
@@ -413,7 +417,10 @@ def _vector(row: dict[str, Any]) -> list[float]:
 
 
 def _whole_object(plot: _Plot) -> dict[str, Any]:
-    parts = [*_thought_parts(plot), *_parts(plot, 0, plot.length.visible), *_media_parts(plot)]
+    told = [part for call in plot.calls for part in _call_parts(plot, call)]
+    if not plot.calls:
+        told = _parts(plot, 0, plot.length.visible)
+    parts = [*_thought_parts(plot), *told, *_media_parts(plot)]
     return _object(plot, parts, _finish(plot), plot.tokens)
 
 
@@ -436,16 +443,16 @@ def _chunks(plot: _Plot) -> list[tuple[bytes, int]]:
     if plot.shows_thoughts:
         add(_thought_parts(plot), hidden)
         hidden = 0
-    bounds = chunk_bounds(plot.behaviour, plot.length.visible)
-    if plot.tool is not None and bounds:
-        bounds = [(0, plot.length.visible)]  # a function call comes whole
-    for start, end in bounds:
+    for call in plot.calls:
+        add(_call_parts(plot, call), call.visible + hidden)  # a function call comes whole
+        hidden = 0
+    for start, end in [] if plot.calls else chunk_bounds(plot.behaviour, plot.length.visible):
         add(_parts(plot, start, end), end - start + hidden)
         hidden = 0
     pictures = _media_parts(plot)
     if pictures:
         add(pictures, plot.tokens.output_image // plot.candidates)
-    add([] if plot.tool is not None else [{"text": ""}], hidden, _finish(plot))
+    add([] if plot.calls else [{"text": ""}], hidden, _finish(plot))
     return chunks
 
 
@@ -459,15 +466,20 @@ def _thought_parts(plot: _Plot) -> list[dict[str, Any]]:
     return [{"text": content.words(0, min(plot.length.reasoning, 4)), "thought": True}]
 
 
+def _call_parts(plot: _Plot, call: ToolCall) -> list[dict[str, Any]]:
+    """A function call; nothing if a limit cut it, because half a call is not sent."""
+    if call.visible < call.says.total or not call.text:
+        return []
+    part: dict[str, Any] = {
+        "functionCall": {"name": call.name, "args": msgspec.json.decode(call.text.encode())}
+    }
+    if plot.length.reasoning and call.number == 0:
+        part["thoughtSignature"] = _SIGNATURE
+    return [part]
+
+
 def _parts(plot: _Plot, start: int, end: int) -> list[dict[str, Any]]:
     text = plot.says.part(start, end)
-    if plot.tool is not None:
-        if plot.length.is_cut:
-            return []  # half a call is not sent
-        call: dict[str, Any] = {
-            "functionCall": {"name": plot.tool.name, "args": msgspec.json.decode(text.encode())}
-        }
-        return [{**call, "thoughtSignature": _SIGNATURE} if plot.length.reasoning else call]
     if plot.media_kind == "audio":
         kind = f"audio/L16;codec=pcm;rate={media.PCM_RATE}"
         return [{"inlineData": {"mimeType": kind, "data": media.silence_base64(end - start)}}]

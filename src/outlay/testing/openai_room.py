@@ -14,6 +14,8 @@ from outlay.testing.answer import (
     Offer,
     Piece,
     Saying,
+    ToolCall,
+    calls_of,
     chosen_tool,
     chunk_bounds,
     input_tokens,
@@ -113,14 +115,16 @@ class OpenAIRoom:
         length = length_of(behaviour, limit)
         choices = request.n or 1
         tokens = with_output(billed_input, length.output * choices, length.reasoning * choices)
-        tool, says = _what_to_say(request, behaviour)
-        speaks = not tool and "audio" in (request.modalities or ())
+        tool = _tool(request, behaviour)
+        says = _says(request, behaviour)
+        calls = [] if tool is None else calls_of(tool, behaviour, length.visible)
+        speaks = not calls and "audio" in (request.modalities or ())
         if speaks:
             spoken = length.visible * 3 // 4
             if behaviour.output_audio_tokens is not None:
                 spoken = min(behaviour.output_audio_tokens, length.visible)
             tokens = msgspec.structs.replace(tokens, output_audio=spoken * choices)
-        finish = "length" if length.is_cut else "tool_calls" if tool else "stop"
+        finish = "length" if length.is_cut else "tool_calls" if calls else "stop"
         answer = Answer(
             status=200,
             content_type=b"text/event-stream; charset=utf-8" if request.stream else b"application/json",
@@ -134,7 +138,7 @@ class OpenAIRoom:
         )
         if not request.stream:
             text = says.part(0, length.visible)
-            message = _tool_message(tool, text, identity) if tool else _text_message(text)
+            message = _tool_message(calls, identity) if calls else _text_message(text)
             if speaks:
                 message = _spoken_message(text, identity)
             row = f'"message":{message},"logprobs":null,"finish_reason":"{finish}"'
@@ -152,14 +156,22 @@ class OpenAIRoom:
         pieces = answer.pieces
         if ask.deployment is not None:
             pieces.append(Piece(event.prompt_filter(), 0))
-        pieces.append(Piece(b"".join(event.first(index, tool) for index in range(choices)), 0))
+        opening = b"".join(event.first(index, is_tool=bool(calls)) for index in range(choices))
+        pieces.append(Piece(opening, 0))
         hidden = length.reasoning
-        for start, end in chunk_bounds(behaviour, length.visible):
+        for call in calls:
+            pieces.append(Piece(b"".join(event.call(index, call) for index in range(choices)), 0))
+            for start, end in chunk_bounds(behaviour, call.visible):
+                text = _TEXT.encode(call.says.part(start, end)).decode()
+                data = b"".join(event.arguments(index, call, text) for index in range(choices))
+                pieces.append(Piece(data, (end - start + hidden) * choices))
+                hidden = 0
+        for start, end in [] if calls else chunk_bounds(behaviour, length.visible):
             text = _TEXT.encode(says.part(start, end)).decode()
             if speaks:
                 data = b"".join(event.sound(index, text) for index in range(choices))
             else:
-                data = b"".join(event.content(index, text, bool(tool)) for index in range(choices))
+                data = b"".join(event.content(index, text) for index in range(choices))
             pieces.append(Piece(data, (end - start + hidden) * choices))
             hidden = 0
         ending = b"".join(event.last(index, finish) for index in range(choices))
@@ -243,17 +255,21 @@ class _Events:
         choice = f'{{"index":{index},"delta":{{{delta}}},"logprobs":null,"finish_reason":{finish}}}]'
         return _event(self._head + choice + self._tail)
 
-    def first(self, index: int, tool: str) -> bytes:
-        delta = '"role":"assistant","content":' + ("null" if tool else '""') + ',"refusal":null'
-        data = self._choice(index, delta)
-        if tool:
-            call = f'"tool_calls":[{{"index":0,"id":"call_{self._serial}","type":"function",'
-            data += self._choice(index, call + f'"function":{{"name":{_quoted(tool)},"arguments":""}}}}]')
-        return data
+    def first(self, index: int, *, is_tool: bool) -> bytes:
+        delta = '"role":"assistant","content":' + ("null" if is_tool else '""') + ',"refusal":null'
+        return self._choice(index, delta)
 
-    def content(self, index: int, quoted: str, is_tool: bool) -> bytes:
-        if is_tool:
-            return self._choice(index, f'"tool_calls":[{{"index":0,"function":{{"arguments":{quoted}}}}}]')
+    def call(self, index: int, call: ToolCall) -> bytes:
+        """Begins a tool call."""
+        head = f'"tool_calls":[{{"index":{call.number},"id":"{call.id("call_", self._serial)}","type":"function",'
+        return self._choice(index, head + f'"function":{{"name":{_quoted(call.name)},"arguments":""}}}}]')
+
+    def arguments(self, index: int, call: ToolCall, quoted: str) -> bytes:
+        """A piece of a tool call's arguments."""
+        part = f'{{"index":{call.number},"function":{{"arguments":{quoted}}}}}'
+        return self._choice(index, f'"tool_calls":[{part}]')
+
+    def content(self, index: int, quoted: str) -> bytes:
         return self._choice(index, f'"content":{quoted}')
 
     def sound(self, index: int, quoted: str) -> bytes:
@@ -300,12 +316,13 @@ def _spoken_message(text: str, identity: Identity) -> str:
     return f'{{"role":"assistant","content":null,"refusal":null,"annotations":[],"audio":{sound}}}'
 
 
-def _tool_message(name: str, arguments: str, identity: Identity) -> str:
-    call = (
-        f'{{"id":"call_{identity.serial}","type":"function",'
-        f'"function":{{"name":{_quoted(name)},"arguments":{_quoted(arguments)}}}}}'
+def _tool_message(calls: list[ToolCall], identity: Identity) -> str:
+    told = ",".join(
+        f'{{"id":"{call.id("call_", identity.serial)}","type":"function",'
+        f'"function":{{"name":{_quoted(call.name)},"arguments":{_quoted(call.text)}}}}}'
+        for call in calls
     )
-    return f'{{"role":"assistant","content":null,"tool_calls":[{call}],"refusal":null,"annotations":[]}}'
+    return f'{{"role":"assistant","content":null,"tool_calls":[{told}],"refusal":null,"annotations":[]}}'
 
 
 def _usage_text(report: UsageReport, tokens: Tokens) -> str:
@@ -392,18 +409,15 @@ def _served_tier(requested: str | None) -> str:
     return "priority" if requested == "fast" else requested  # OpenAI answers `priority` for both
 
 
-def _what_to_say(request: _Chat, behaviour: Behaviour) -> tuple[str, Saying]:
-    """Name of the tool to call (empty: none), and the text or the arguments."""
-    tool = _tool(request, behaviour)
-    if tool is not None:
-        return tool.name, tool.arguments(behaviour)
+def _says(request: _Chat, behaviour: Behaviour) -> Saying:
+    """The text of an answer that calls no tool."""
     wanted = request.response_format or {}
     if wanted.get("type") == "json_schema":
         schema = (wanted.get("json_schema") or {}).get("schema") or {"type": "object"}
-        return "", saying(behaviour, content.instance_json(schema))
+        return saying(behaviour, content.instance_json(schema))
     if wanted.get("type") == "json_object":
-        return "", saying(behaviour, '{"answer":"ledger"}')
-    return "", saying(behaviour, None)
+        return saying(behaviour, '{"answer":"ledger"}')
+    return saying(behaviour, None)
 
 
 def _tool(request: _Chat, behaviour: Behaviour) -> Offer | None:

@@ -4,12 +4,12 @@ Pure formatting: keeps nothing, bills nothing. An event is JSON text, so that HT
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from outlay.testing import content
-from outlay.testing.answer import Identity, Length, Offer, Saying, chunk_bounds
+from outlay.testing.answer import Identity, Length, Saying, ToolCall, chunk_bounds
 from outlay.testing.behaviour import Behaviour, UsageReport
 from outlay.testing.meter import NOTHING, Tokens
 from outlay.testing.talk import Beat
@@ -59,8 +59,11 @@ class Plot(msgspec.Struct, gc=False):
     model: str
     tier: str
     length: Length
-    tool: Offer | None
+    calls: list[ToolCall]
+    is_custom: bool
+    """The called tool takes plain text."""
     says: Saying
+    """The text, if no tool is called."""
     tokens: Tokens
 
     @property
@@ -89,7 +92,7 @@ def response_object(plot: Plot, status: str) -> dict[str, Any]:
         "max_output_tokens": request.max_output_tokens,
         "max_tool_calls": None,
         "model": plot.model,
-        "output": [item for item, _ in _items(plot)] if is_ended else [],
+        "output": [item.value for item in _items(plot)] if is_ended else [],
         "parallel_tool_calls": request.parallel_tool_calls is not False,
         "previous_response_id": request.previous_response_id,
         "prompt_cache_key": request.prompt_cache_key,
@@ -152,14 +155,14 @@ def beats(plot: Plot) -> Iterator[Beat]:
     started = response_object(plot, status)
     yield Beat([teller.event(name, response=started) for name in opening], 0)
     hidden = plot.length.reasoning
-    for index, (item, kind) in enumerate(_items(plot)):
-        if kind in ("reasoning", "web_search_call"):
+    for index, (item, kind, shown) in enumerate(_items(plot)):
+        if shown is None:
             yield Beat(list(_closed_item(teller, index, item, kind)), 0)
             continue
         yield Beat(list(_item_opening(teller, index, item, kind)), 0)
-        name, field, place = _DELTAS[kind], "delta", _place(index, item, kind)
-        for start, end in chunk_bounds(plot.behaviour, plot.length.visible):
-            delta = teller.event(f"{name}.delta", **place, **{field: plot.says.part(start, end)})
+        name, place = _DELTAS[kind], _place(index, item, kind)
+        for start, end in chunk_bounds(plot.behaviour, shown.visible):
+            delta = teller.event(f"{name}.delta", **place, delta=shown.says.part(start, end))
             yield Beat([delta], end - start + hidden)
             hidden = 0
         yield Beat(list(_item_ending(teller, index, item, kind)), hidden)
@@ -231,8 +234,23 @@ class _Teller:
         return _text({"type": kind, "sequence_number": number, **fields})
 
 
-def _items(plot: Plot) -> list[tuple[dict[str, Any], str]]:
-    """The output items as they end, with their kinds."""
+class _Shown(NamedTuple):
+    """What of an item is told in pieces."""
+
+    says: Saying
+    visible: int
+
+
+class _Item(NamedTuple):
+    """An output item as it ends."""
+
+    value: dict[str, Any]
+    kind: str
+    shown: _Shown | None
+
+
+def _items(plot: Plot) -> list[_Item]:
+    """The output items in order."""
     serial, status = plot.identity.serial, plot.final_status
     items: list[dict[str, Any]] = []
     if plot.length.reasoning:
@@ -251,20 +269,23 @@ def _items(plot: Plot) -> list[tuple[dict[str, Any], str]]:
                 "action": action,
             }
         )
-    text = plot.says.part(0, plot.length.visible)
-    if plot.tool is not None:
-        is_custom = plot.tool.schema is None
+    shown: dict[int, _Shown] = {}
+    for call in plot.calls:
+        is_custom = plot.is_custom
+        shown[len(items)] = _Shown(call.says, call.visible)
         items.append(
             {
-                "id": f"{'ctc' if is_custom else 'fc'}_{serial}",
+                "id": call.id("ctc_" if is_custom else "fc_", serial),
                 "type": "custom_tool_call" if is_custom else "function_call",
                 "status": status,
-                "call_id": f"call_{serial}",
-                "name": plot.tool.name,
-                "input" if is_custom else "arguments": text,
+                "call_id": call.id("call_", serial),
+                "name": call.name,
+                "input" if is_custom else "arguments": call.text,
             }
         )
-    elif plot.length.visible or not plot.length.reasoning:
+    if not plot.calls and (plot.length.visible or not plot.length.reasoning):
+        text = plot.says.part(0, plot.length.visible)
+        shown[len(items)] = _Shown(plot.says, plot.length.visible)
         items.append(
             {
                 "id": f"msg_{serial}",
@@ -274,7 +295,7 @@ def _items(plot: Plot) -> list[tuple[dict[str, Any], str]]:
                 "content": [{"type": "output_text", "annotations": [], "logprobs": [], "text": text}],
             }
         )
-    return [(item, str(item["type"])) for item in items]
+    return [_Item(item, str(item["type"]), shown.get(index)) for index, item in enumerate(items)]
 
 
 def _place(index: int, item: dict[str, Any], kind: str) -> dict[str, Any]:

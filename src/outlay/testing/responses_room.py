@@ -16,6 +16,7 @@ from outlay.testing.answer import (
     Offer,
     Piece,
     Saying,
+    calls_of,
     chosen_tool,
     input_tokens,
     length_of,
@@ -148,9 +149,19 @@ class ResponsesRoom:
             refused.is_stream = bool(request.stream)
             return refused, behaviour
         length = length_of(behaviour, request.max_output_tokens)
-        tool, says = _what_to_say(request, behaviour)
-        tokens = with_output(billed, length.output, length.reasoning)
-        return Plot(request, behaviour, identity, served, tier, length, tool, says, tokens)
+        tool = _tool(request, behaviour)
+        return Plot(
+            request=request,
+            behaviour=behaviour,
+            identity=identity,
+            model=served,
+            tier=tier,
+            length=length,
+            calls=[] if tool is None else calls_of(tool, behaviour, length.visible),
+            is_custom=tool is not None and tool.schema is None,
+            says=_says(request, behaviour),
+            tokens=with_output(billed, length.output, length.reasoning),
+        )
 
     def remember(
         self,
@@ -293,26 +304,28 @@ def _served_tier(requested: str | None) -> str:
     return "priority" if requested == "fast" else requested  # OpenAI answers `priority` for both
 
 
-def _what_to_say(request: ResponseRequest, behaviour: Behaviour) -> tuple[Offer | None, Saying]:
-    """The tool to call, if one is, and the text, arguments or input."""
+def _tool(request: ResponseRequest, behaviour: Behaviour) -> Offer | None:
     choice = request.tool_choice
+    if not request.tools or choice == "none":
+        return None
     forced, is_demanded = None, choice == "required"
     if isinstance(choice, dict):
         forced = str(choice["name"]) if choice.get("type") in ("function", "custom") else None
         is_demanded = choice.get("mode") == "required"
-    if choice != "none":
-        offers = [offer for tool in request.tools or () if (offer := _offer(tool)) is not None]
-        tool = chosen_tool(
-            offers, behaviour, forced=forced, is_demanded=is_demanded, prompt=_last_prompt(request)
-        )
-        if tool is not None:
-            return tool, tool.arguments(behaviour)
+    offers = [offer for tool in request.tools if (offer := _offer(tool)) is not None]
+    return chosen_tool(
+        offers, behaviour, forced=forced, is_demanded=is_demanded, prompt=_last_prompt(request)
+    )
+
+
+def _says(request: ResponseRequest, behaviour: Behaviour) -> Saying:
+    """The text of a response that calls no tool."""
     wanted = (request.text or {}).get("format") or {}
     if wanted.get("type") == "json_schema":
-        return None, saying(behaviour, content.instance_json(wanted.get("schema") or {"type": "object"}))
+        return saying(behaviour, content.instance_json(wanted.get("schema") or {"type": "object"}))
     if wanted.get("type") == "json_object":
-        return None, saying(behaviour, '{"answer":"ledger"}')
-    return None, saying(behaviour, None)
+        return saying(behaviour, '{"answer":"ledger"}')
+    return saying(behaviour, None)
 
 
 def _offer(tool: dict[str, Any]) -> Offer | None:
