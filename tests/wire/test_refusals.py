@@ -8,10 +8,16 @@ import msgspec
 import openai as openai_sdk
 import pytest
 from anthropic.types import ErrorResponse
+from botocore.eventstream import EventStreamBuffer
+from google.genai import errors as genai_errors
+from openai.types.responses import ResponseErrorEvent
 from openai.types.shared import ErrorObject
 
+from outlay.wire.bedrock import ConverseStream
 from outlay.wire.body import insert_field, replace_fields, with_stream_usage
+from outlay.wire.gemini import GenerateStream
 from outlay.wire.intent import Dialect, Operation
+from outlay.wire.openai_responses import ResponsesStream
 from outlay.wire.refusal import error_body, error_type, stream_error_event
 from outlay.wire.routes import find_route
 
@@ -50,7 +56,7 @@ def sdk_stream(dialect: Dialect, raw: bytes) -> Iterator[object]:
     yield from decoder.iter_bytes(iter([raw]))
 
 
-@pytest.mark.parametrize("dialect", list(Dialect))
+@pytest.mark.parametrize("dialect", [Dialect.OPENAI, Dialect.ANTHROPIC])
 def test_stream_errors_are_one_event(dialect: Dialect) -> None:
     (event,) = sdk_stream(dialect, stream_error_event(dialect, "run_killed", "Stopped.", {"run": "r1"}))
     body = event.json()  # type: ignore[attr-defined]
@@ -58,6 +64,69 @@ def test_stream_errors_are_one_event(dialect: Dialect) -> None:
     # what makes each SDK raise: OpenAI's looks for `error` in the data, Anthropic's at the event's name
     assert event.event == ("error" if dialect is Dialect.ANTHROPIC else None)  # type: ignore[attr-defined]
     assert body["error"]["run"] == "r1"
+
+
+def test_a_response_stream_ends_in_an_error_that_its_sdk_raises() -> None:
+    raw = stream_error_event(
+        Dialect.OPENAI, "budget_spent", "No money.", {"budget": "b"}, operation=Operation.RESPONSES
+    )
+    (event,) = sdk_stream(Dialect.OPENAI, raw)
+    data = event.json()  # type: ignore[attr-defined]
+    assert event.event == "error"  # type: ignore[attr-defined]
+    # the SDK raises for `error`; Codex and others read the event's own shape
+    assert data["error"]["message"] == "No money." and data["error"]["code"] == "budget_spent"
+    shape = ResponseErrorEvent.model_validate(data)
+    assert (shape.code, shape.message, shape.type) == ("budget_spent", "No money.", "error")
+    reader = ResponsesStream()
+    reader.feed(raw)
+    assert reader.error_seen
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422, 429, 500, 503])
+def test_google_bodies(status: int) -> None:
+    fields = {"budget": "b", "limit_usd": "1.50", "spent": 7, "param": None}
+    body = json.loads(error_body(Dialect.GOOGLE, status, "budget_spent", "No money.", fields, "req_1"))
+    error = genai_errors.APIError(status, body)
+    assert (error.code, error.message) == (status, "No money.")
+    assert error.status == error_type(Dialect.GOOGLE, status)
+    (info,) = body["error"]["details"]
+    assert info["reason"] == "BUDGET_SPENT"
+    assert info["metadata"] == {"budget": "b", "limit_usd": "1.50", "spent": "7", "request_id": "req_1"}
+
+
+def test_a_google_stream_ends_in_a_chunk_that_its_sdk_raises() -> None:
+    raw = stream_error_event(Dialect.GOOGLE, "run_killed", "Stopped.", {"run": "r1"})
+    assert raw.startswith(b'data: {"error":') and raw.endswith(b"\n\n")
+    chunk = json.loads(raw[6:])
+    with pytest.raises(genai_errors.ClientError) as raised:
+        genai_errors.APIError.raise_error(chunk["error"]["code"], chunk, None)
+    assert raised.value.code == 402 and raised.value.message == "Stopped."
+    reader = GenerateStream()
+    reader.feed(raw)
+    assert reader.error_seen
+
+
+def test_flat_bodies() -> None:
+    for dialect in (Dialect.COHERE, Dialect.BEDROCK):
+        body = json.loads(error_body(dialect, 402, "budget_spent", "No money.", FIELDS, "req_1"))
+        assert (body["message"], body["code"], body["budget"]) == ("No money.", "budget_spent", "team-a")
+        assert body["request_id"] == "req_1"
+    types = {status: error_type(Dialect.BEDROCK, status) for status in (400, 402, 429, 500, 503)}
+    assert types[400] == "ValidationException" and types[429] == "ThrottlingException"
+    assert len(set(types.values())) == 5
+
+
+def test_a_bedrock_stream_ends_in_an_exception_frame() -> None:
+    raw = stream_error_event(Dialect.BEDROCK, "run_killed", "Stopped.", {"run": "r1"}, status=429)
+    buffer = EventStreamBuffer()
+    buffer.add_data(raw)
+    (frame,) = list(buffer)
+    assert frame.headers[":message-type"] == "exception"
+    assert frame.headers[":exception-type"] == "throttlingException"
+    assert json.loads(frame.payload)["message"] == "Stopped."
+    reader = ConverseStream()
+    reader.feed(raw)
+    assert reader.error_seen
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,17 @@ def duration_bound_ms(data: bytes) -> int:
     return max(-(-len(data) * 1000 // rate), _flac_ms(data))
 
 
+def milliseconds(seconds: bytes) -> int | None:
+    """Whole milliseconds, rounded up, of a JSON number of seconds; None if it is absurd."""
+    try:
+        value = Decimal(seconds.decode()) * 1000
+    except (InvalidOperation, UnicodeDecodeError, ValueError):
+        return None
+    if not value.is_finite() or not 0 <= value <= MAX_TOKENS:
+        return None
+    return int(value.to_integral_value(ROUND_CEILING))
+
+
 def _parse_recording(operation: Operation, content_type: str, body: bytes) -> CallIntent | Rejection:
     form = read_form(content_type, body, _FORM_NAMES)
     if isinstance(form, Rejection):
@@ -279,8 +290,8 @@ def _flac_ms(data: bytes) -> int:
 def _usage(stated: _Usage, *, speaks: bool = False) -> Usage | None:
     """The stated counts or seconds as one record; None if neither is there, or one is absurd."""
     if stated.seconds:
-        milliseconds = _milliseconds(bytes(stated.seconds))
-        return None if milliseconds is None else Usage(0, 0, units=(Units("audio_ms", milliseconds),))
+        heard_ms = milliseconds(bytes(stated.seconds))
+        return None if heard_ms is None else Usage(0, 0, units=(Units("audio_ms", heard_ms),))
     heard = (stated.input_token_details or _TokenDetails()).audio_tokens or 0
     total_input, output = stated.input_tokens, stated.output_tokens
     if total_input is None or output is None:
@@ -290,14 +301,3 @@ def _usage(stated: _Usage, *, speaks: bool = False) -> Usage | None:
     if stated.input_token_details is None and not speaks:
         heard = total_input  # the dearer class, if the answer does not tell
     return Usage(total_input, output, input_audio_tokens=heard, output_audio_tokens=output if speaks else 0)
-
-
-def _milliseconds(seconds: bytes) -> int | None:
-    """Whole milliseconds, rounded up, of a JSON number."""
-    try:
-        value = Decimal(seconds.decode()) * 1000
-    except (InvalidOperation, UnicodeDecodeError, ValueError):
-        return None
-    if not value.is_finite() or not 0 <= value <= MAX_TOKENS:
-        return None
-    return int(value.to_integral_value(ROUND_CEILING))
