@@ -94,7 +94,12 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 def lines(**changes: Any) -> bytes:
     """A batch file."""
-    body = {"model": "gpt-test", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 30, **changes}
+    body = {
+        "model": "gpt-test",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 30,
+        **changes,
+    }
     rows = [
         {"custom_id": f"c{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
         for number in range(LINES)
@@ -166,7 +171,7 @@ def test_a_bad_line_is_named(stage: Stage) -> None:
         data = lines().replace(b'"custom_id": "c3"', b'"custom_id": "c2"')
         with pytest.raises(openai.APIStatusError, match="custom_id"):
             submit(client, data)
-        with pytest.raises(openai.UnprocessableEntityError, match="line 1.*price"):
+        with pytest.raises(openai.UnprocessableEntityError, match=r"line 1.*price"):
             submit(client, lines(model="gpt-unpriced"))
 
 
@@ -216,7 +221,11 @@ def test_another_teams_objects_are_not_found(stage: Stage) -> None:
 
 
 def test_message_batches(stage: Stage) -> None:
-    params: Any = {"model": "claude-test", "max_tokens": 30, "messages": [{"role": "user", "content": "hello"}]}
+    params: Any = {
+        "model": "claude-test",
+        "max_tokens": 30,
+        "messages": [{"role": "user", "content": "hello"}],
+    }
     with stage.anthropic() as client:
         batch = client.messages.batches.create(
             requests=[{"custom_id": f"c{number}", "params": params} for number in range(LINES)]

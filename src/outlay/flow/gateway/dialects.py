@@ -10,6 +10,8 @@ from outlay.wire import (
     anthropic,
     anthropic_answer,
     audio,
+    bedrock,
+    bedrock_answer,
     completions,
     gemini,
     gemini_answer,
@@ -50,6 +52,12 @@ PATH_PARSERS: Final[
     (Dialect.GOOGLE, Operation.EMBED_CONTENT): lambda body, model, _: gemini.parse_embed_content(
         body, model=model
     ),
+    (Dialect.BEDROCK, Operation.CONVERSE): lambda body, model, stream: bedrock.parse_converse(
+        body, model=model, stream=stream
+    ),
+    (Dialect.BEDROCK, Operation.INVOKE): lambda body, model, stream: bedrock.parse_invoke(
+        body, model=model, stream=stream
+    ),
     (Dialect.GOOGLE, Operation.COUNT_TOKENS): lambda body, model, _: gemini.parse_count_tokens(
         body, model=model
     ),
@@ -88,6 +96,8 @@ STREAMS: Final[Mapping[Operation, Callable[[CallIntent], StreamReader]]] = {
     Operation.MESSAGES: lambda intent: anthropic_answer.MessagesStream(),
     Operation.RESPONSES: lambda intent: openai_responses_answer.ResponsesStream(),
     Operation.GENERATE: lambda intent: gemini_answer.GenerateStream(),
+    Operation.CONVERSE: lambda intent: bedrock_answer.ConverseStream(),
+    Operation.INVOKE: lambda intent: bedrock_answer.InvokeStream(),
     Operation.COMPLETIONS: lambda intent: openai_answer.ChatStream(strip_usage=not intent.wants_stream_usage),
     Operation.IMAGES: lambda intent: images.ImageStream(),
     Operation.IMAGE_EDIT: lambda intent: images.ImageStream(),
@@ -103,6 +113,8 @@ ANSWERS: Final[Mapping[Operation, Callable[[Operation, bytes], Answer]]] = {
     Operation.COUNT_TOKENS: anthropic_answer.read_answer,
     Operation.GENERATE: gemini_answer.read_answer,
     Operation.EMBED_CONTENT: gemini_answer.read_answer,
+    Operation.CONVERSE: bedrock_answer.read_answer,
+    Operation.INVOKE: bedrock_answer.read_answer,
     Operation.IMAGES: images.read_answer,
     Operation.IMAGE_EDIT: images.read_answer,
     Operation.SPEECH: audio.read_answer,
@@ -167,6 +179,17 @@ def with_part(content_type: str, body: bytes, name: str, value: str) -> bytes | 
 def read_answer(intent: CallIntent, body: bytes) -> Answer:
     """What a whole answer says; never raises."""
     return ANSWERS.get(intent.operation, openai_answer.read_answer)(intent.operation, body)
+
+
+def header_usage(headers: list[tuple[bytes, bytes]]) -> Usage | None:
+    """What Bedrock says of a call's tokens in the answer's head, where the model's own body says nothing."""
+    return bedrock_answer.usage_of_headers(
+        {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in headers
+            if name.startswith(b"x-amzn")
+        }
+    )
 
 
 def open_stream(intent: CallIntent, headers: list[tuple[bytes, bytes]]) -> StreamReader | None:

@@ -8,7 +8,14 @@ a charge of its own; until the client has been told something, a failed one may 
 
 from outlay.flow.gateway.admission import Admission
 from outlay.flow.gateway.attempts import RETRYABLE
-from outlay.flow.gateway.dialects import HAS_OUTPUT, OpaqueStream, is_opaque, open_stream
+from outlay.flow.gateway.dialects import (
+    HAS_OUTPUT,
+    OpaqueStream,
+    header_usage,
+    is_opaque,
+    open_stream,
+    read_answer,
+)
 from outlay.flow.gateway.forward import Edits, answer_head, cost_head, refusal_head, upstream_request
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.settlement import (
@@ -17,6 +24,7 @@ from outlay.flow.gateway.settlement import (
     settle_failure,
     settle_stream,
     settle_timed,
+    settle_usage,
 )
 from outlay.flow.gateway.snapshot import OnClientGone
 from outlay.flow.gateway.upstream import UpstreamConnection
@@ -331,7 +339,12 @@ class Exchange(Admission):
             client.end_stream(last + rest)
 
     def _settlement(self, status: int, body: bytes) -> Settlement:
-        if self._sent.operation is not Operation.PASSTHROUGH:
+        operation = self._sent.operation
+        if operation is Operation.INVOKE and status == 200 and read_answer(self._sent, body).usage is None:
+            usage = header_usage(self._answer_headers)
+            if usage is not None:
+                return settle_usage(self._terms, usage, self._now())
+        if operation is not Operation.PASSTHROUGH:
             return settle_answer(self._terms, status, body, self._now())
         elapsed = self._gateway.clock.monotonic() - self._sent_at
         return settle_timed(self._terms, status, -(-elapsed // 1_000_000), self._now())

@@ -19,6 +19,7 @@ from outlay.kernel.ids import id_header
 from outlay.kernel.money import usd_header
 from outlay.wire.body import insert_field, rename_field, replace_fields, set_nested, with_stream_usage
 from outlay.wire.intent import CallIntent, Dialect, Operation, Rejection
+from outlay.wire.refusal import error_type
 
 
 class Edits(msgspec.Struct, frozen=True, gc=False):
@@ -197,23 +198,9 @@ def refusal_head(request_id: bytes, refusal: Refusal, dialect: Dialect = Dialect
     """Header lines of a refusal: SDKs retry 408, 409, 429 and 5xx unless told not to."""
     head = b"content-type: application/json\r\nx-outlay-request-id: %b\r\n" % id_header(request_id)
     if dialect is Dialect.BEDROCK:
-        head += b"x-amzn-errortype: %b\r\n" % _AWS_ERRORS.get(refusal.status, b"ValidationException")
+        head += b"x-amzn-errortype: %b\r\n" % error_type(dialect, refusal.status).encode()
     if refusal.retry_after_s is not None:
         head += b"retry-after: %d\r\n" % refusal.retry_after_s
     elif refusal.status < 500:
         head += b"x-should-retry: false\r\n"
     return head
-
-
-_AWS_ERRORS: Final = {
-    401: b"UnrecognizedClientException",
-    402: b"ServiceQuotaExceededException",
-    403: b"AccessDeniedException",
-    404: b"ResourceNotFoundException",
-    429: b"ThrottlingException",
-    500: b"InternalServerException",
-    502: b"ModelErrorException",
-    503: b"ServiceUnavailableException",
-    504: b"ModelTimeoutException",
-}
-"""Bedrock's error names by status; its SDK does not retry ServiceQuotaExceededException."""

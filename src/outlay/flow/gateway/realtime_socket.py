@@ -1,6 +1,340 @@
-"""stub"""
+"""OpenAI's realtime sessions: a WebSocket on both sides, metered response by response and cut at the cap.
 
-from typing import Any
+No event that can start a response goes on before a hold covers its worst case: one hold is always spare, is taken by
+the response that begins, and is settled by the usage in its `response.done`. When money for the next spare is missing
+the client's events wait; when nothing runs any more and it is still missing, the session ends with the reason.
+"""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
+
+import msgspec
+
+from outlay.flow.authorize import Denied, authorize
+from outlay.flow.gateway.client import Request
+from outlay.flow.gateway.entries import Entry, Memo
+from outlay.flow.gateway.quoting import make_terms
+from outlay.flow.gateway.realtime_upstream import UpstreamSocket, connect
+from outlay.flow.gateway.refusal import Refusal, refusal_of
+from outlay.flow.gateway.settlement import Settlement, Terms, settle_failure, settle_usage
+from outlay.flow.gateway.websocket import GOING_AWAY, POLICY, WebSocket
+from outlay.flow.ledger.charge import Ending, Hold
+from outlay.flow.outcome import Failure
+from outlay.kernel.errors import AccountingBroken, StoreError
+from outlay.kernel.ids import Id, id_text
+from outlay.wire.intent import Rejection
+from outlay.wire.realtime import read_client_event, read_server_event, response_intent
+from outlay.wire.routes import EXACT
+
+if TYPE_CHECKING:
+    from outlay.flow.gateway.server import Gateway
+
+MAX_PENDING: Final = 4096
+"""Client events that wait for money or for the provider."""
+DRAIN_S: Final = 30
+"""How long a response that runs is read on when its client is gone."""
+_HEARD: Final = "input_audio_buffer."
+_SECOND: Final = 1_000_000_000
 
 
-def begin_realtime(*a: Any) -> Any: ...
+def begin_realtime(  # noqa: PLR0917 - one call site
+    gateway: "Gateway", socket: WebSocket, request: Request, memo: Memo, rest: bytes, bad: Refusal
+) -> Refusal | None:
+    """Place the session's first hold and connect; a refusal if it does not fit (nothing was written then)."""
+    query = parse_qs(request.path.partition(b"?")[2].decode("latin-1"))
+    model = query.get("model", [""])[0]
+    if not model:
+        return Refusal(400, "missing_field", "`model` is missing in the query", {"param": "model"})
+    intent = response_intent(model, None)
+    entries = gateway.entries(memo, EXACT["GET", "/v1/realtime"], intent)
+    if isinstance(entries, Refusal):
+        return entries
+    entry = entries.targets[0]
+    terms = make_terms(
+        gateway.snapshot, entry.provider, entry.model, intent, gateway.clock.now(), can_insert=False
+    )
+    if isinstance(terms, Refusal):
+        return terms
+    session = RealtimeSession(gateway, socket, entry, terms, (request, rest, bad))
+    return session.begin()
+
+
+class RealtimeSession:
+    """See the module."""
+
+    def __init__(
+        self,
+        gateway: "Gateway",
+        socket: WebSocket,
+        entry: Entry,
+        terms: Terms,
+        handshake: tuple[Request, bytes, Refusal],
+    ) -> None:
+        self._gateway = gateway
+        self._socket = socket
+        self._entry = entry
+        self._terms = terms
+        self._handshake = handshake
+        self._upstream: UpstreamSocket | None = None
+        now = gateway.clock.now()
+        self.id: Id = gateway.ids.make(now)
+        self._attempt = 0
+        self._placing: set[Hold] = set()
+        """Holds on their way to the store."""
+        self._spare: list[Hold] = []
+        self._reserved = 0
+        """Spare holds that a `response.create` on its way will take."""
+        self._running: dict[str, Hold] = {}
+        self._pending: deque[bytes] = deque()
+        self._is_over = False
+        self._deadline = 0
+        self._task: asyncio.Task[None] | None = None
+        socket.on_message = self._on_client
+        socket.on_closed = self._on_client_closed
+
+    def begin(self) -> Refusal | None:
+        """Place the first hold; the rest follows when it is durable."""
+        denied = self._place()
+        if denied is not None:
+            return denied
+        self._gateway.sessions.add(self)
+        return None
+
+    # -- holds ------------------------------------------------------------------------------------------------
+
+    def _place(self) -> Refusal | None:
+        """Place one more spare hold, or say why it does not fit."""
+        gateway, entry, quote = self._gateway, self._entry, self._terms.quote
+        now = gateway.clock.now()
+        chain = entry.current(now)
+        self._attempt += 1
+        hold = gateway.books.place(
+            chain,
+            quote.total_nanos,
+            self.id,
+            self._attempt,
+            entry.route_id,
+            gateway.price_id(self._terms.price),
+            self._on_durable,
+            now,
+            None if self._attempt == 1 else gateway.ids.make(now),
+        )
+        if hold is not None:
+            self._placing.add(hold)
+            return None
+        self._attempt -= 1
+        settings = gateway.settings
+        decision = authorize(chain.accounts, quote, settings.min_output_tokens, False)
+        if not isinstance(decision, Denied):
+            raise AssertionError("a hold that does not fit is denied")
+        gateway.metrics.refused(decision.reason.value)
+        return refusal_of(decision, settings, id_text(self.id), now)
+
+    def _on_durable(self, hold: Hold, error: StoreError | None) -> None:
+        self._placing.discard(hold)
+        if error is not None:
+            self._end_session("ledger_down", "The ledger cannot record this session now.")
+            return
+        self._spare.append(hold)
+        if self._is_over:
+            self._settle_all("the session is over")
+        elif self._upstream is None and self._task is None:
+            self._task = self._gateway.loop.create_task(self._connect())
+        else:
+            self._go_on()
+
+    def _finish(self, hold: Hold, settlement: Settlement) -> None:
+        gateway = self._gateway
+        if hold.is_ended:
+            return
+        price_id = None
+        if settlement.price is not None and settlement.price is not self._terms.price:
+            price_id = gateway.price_id(settlement.price)
+        ending = Ending(
+            settlement.status,
+            settlement.basis,
+            settlement.cost_nanos,
+            settlement.usage,
+            None,
+            price_id,
+            None,
+            200,
+            settlement.reason,
+        )
+        gateway.books.end(hold, ending)
+        gateway.metrics.settled(self._entry.label, settlement, hold.nanos)
+
+    def _settle_all(self, reason: str) -> None:
+        """End every hold: what runs by the table, what is spare for nothing."""
+        now = self._gateway.clock.now()
+        running, self._running = self._running, {}
+        for hold in running.values():
+            self._finish(hold, settle_failure(self._terms, Failure.STREAM_CUT, None, now, reason))
+        spare, self._spare = self._spare, []
+        for hold in spare:
+            self._finish(hold, settle_failure(self._terms, Failure.NOT_SENT, None, now, reason))
+
+    # -- the provider's side ----------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        try:
+            upstream = await connect(self._entry, self._gateway.settings.max_body_bytes)
+        except (OSError, TimeoutError, ValueError) as error:
+            self._refuse(502, "upstream_unreachable", f"The provider did not open a session: {error}.")
+            return
+        request, rest, bad = self._handshake
+        self._upstream = upstream
+        if self._is_over or not self._socket.open(request, rest):
+            upstream.abort()
+            self._refuse(bad.status, bad.code, bad.message)
+            return
+        upstream.on_message = self._on_server
+        upstream.on_closed = self._on_server_closed
+        upstream.start()
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """The session never began: an HTTP answer instead of a WebSocket."""
+        self._settle_all(message)
+        self._is_over = True
+        self._gateway.sessions.discard(self)
+        body = self._gateway.fault_body(b"/v1/realtime", status, code, message)
+        head = b"HTTP/1.1 %d Error\r\ncontent-type: application/json\r\nconnection: close\r\n" % status
+        if not self._socket.transport.is_closing():
+            self._socket.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+            self._socket.transport.close()
+
+    def _on_server(self, message: bytes) -> None:
+        try:
+            self._take_server(message)
+        except AccountingBroken:
+            raise
+        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            self._gateway.on_fault(error, id_text(self.id))
+            self._end_session("internal_error", "Outlay failed on this session; it is logged.")
+
+    def _take_server(self, message: bytes) -> None:
+        event = read_server_event(message)
+        if event.type == "response.created":
+            self._begin_response(event.response_id or f"response-{self._attempt}")
+        elif event.ends_response:
+            now = self._gateway.clock.now()
+            hold = self._running.pop(event.response_id or "", None)
+            if hold is None and self._running:
+                hold = self._running.pop(next(iter(self._running)))
+            if hold is not None and event.usage is not None:
+                self._finish(hold, settle_usage(self._terms, event.usage, now))
+            elif hold is not None:
+                text = f"the response is {event.status} and does not state its usage"
+                self._finish(hold, settle_failure(self._terms, Failure.STREAM_CUT, None, now, text))
+        self._socket.send(message)
+        if event.ends_response:
+            if self._deadline and not self._running:
+                self._close()
+                return
+            self._go_on()
+
+    def _begin_response(self, response_id: str) -> None:
+        if not self._spare:
+            # begun by what was said before its money was gone: nothing covers it, so it is cut at once
+            self._end_session("budget_spent", "A response began that no budget covers; the session is cut.")
+            return
+        self._running[response_id] = self._spare.pop()
+        self._reserved = max(0, self._reserved - 1)
+        self._top_up()
+
+    def _on_server_closed(self, reason: str) -> None:
+        self._settle_all(reason or "the provider closed the session")
+        self._close()
+
+    # -- the client's side ------------------------------------------------------------------------------------
+
+    def _on_client(self, message: bytes) -> None:
+        event = read_client_event(message)
+        if isinstance(event, Rejection):
+            self._say(event.code, event.message)
+            return
+        if event.transcription_model is not None:
+            self._say(
+                "unsupported_field", "transcription of the input is billed apart; it is not metered here"
+            )
+            return
+        if len(self._pending) >= MAX_PENDING:
+            self._end_session("too_many_pipelined", f"more than {MAX_PENDING} events wait")
+            return
+        self._pending.append(message)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Forward what waits, as far as money reaches."""
+        upstream = self._upstream
+        if upstream is None or self._is_over:
+            return
+        while self._pending:
+            message = self._pending[0]
+            event = read_client_event(message)
+            kind = "" if isinstance(event, Rejection) else event.type
+            may_respond = kind == "response.create" or kind.startswith(_HEARD)
+            if may_respond and len(self._spare) <= self._reserved:
+                refusal = self._top_up()
+                if refusal is not None and not (self._running or self._placing or self._reserved):
+                    self._end_session(refusal.code, refusal.message, refusal)
+                return
+            self._pending.popleft()
+            if kind == "response.create":
+                self._reserved += 1
+            upstream.send(message)
+
+    def _top_up(self) -> Refusal | None:
+        """See that one hold more than are promised is spare."""
+        if len(self._spare) + len(self._placing) > self._reserved:
+            return None
+        return self._place()
+
+    def _on_client_closed(self) -> None:
+        if self._is_over:
+            return
+        if self._running and self._upstream is not None:
+            # read on to what the running response costs
+            self._deadline = self._gateway.clock.monotonic() + DRAIN_S * _SECOND
+            self._pending.clear()
+            return
+        self._close()
+
+    def _say(self, code: str, message: str, refusal: Refusal | None = None) -> None:
+        fields = {} if refusal is None else {name: refusal.fields[name] for name in refusal.fields}
+        error = {**fields, "type": "invalid_request_error", "code": code, "message": message, "param": None}
+        event = {"type": "error", "event_id": f"event_{self.id.hex()}", "error": error}
+        self._socket.send(msgspec.json.encode(event))
+
+    # -- ends -------------------------------------------------------------------------------------------------
+
+    def _end_session(self, code: str, message: str, refusal: Refusal | None = None) -> None:
+        """Say why, settle, and close both sides."""
+        self._say(code, message, refusal)
+        self._settle_all(message)
+        self._close(POLICY, code)
+
+    def stop(self, reason: str) -> None:
+        """The gateway stops."""
+        self._settle_all(reason)
+        self._close(GOING_AWAY, reason)
+
+    def overdue(self, now: int) -> None:
+        """Time limits; monotonic ns."""
+        if self._deadline and now >= self._deadline:
+            self._settle_all("the client left, and the response did not end in time")
+            self._close()
+
+    def _close(self, code: int = 1000, reason: str = "") -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._settle_all("the session is over")
+        self._pending.clear()
+        self._socket.close(code, reason)
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.close()
+        self._gateway.sessions.discard(self)

@@ -32,7 +32,9 @@ class _Made(msgspec.Struct, gc=False):
     @property
     def files(self) -> list[str]:
         """Files that a job has made."""
-        return [name for name in (self.output_file_id, self.error_file_id, *(self.result_files or ())) if name]
+        return [
+            name for name in (self.output_file_id, self.error_file_id, *(self.result_files or ())) if name
+        ]
 
 
 class _Listed(msgspec.Struct, gc=False):

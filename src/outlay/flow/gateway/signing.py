@@ -34,23 +34,31 @@ def sign(provider: Provider, method: str, path: bytes, head: bytes, body: bytes)
     return "".join(lines).encode("latin-1")
 
 
-@lru_cache(maxsize=64)
 def _auth(provider: Provider) -> Any:
+    return _make_auth(
+        provider.name,
+        provider.aws_region,
+        provider.aws_access_key_id,
+        provider.aws_secret_access_key,
+        provider.aws_session_token,
+    )
+
+
+@lru_cache(maxsize=64)
+def _make_auth(name: str, region: str, access_key: str, secret_key: str, token: str) -> Any:
     try:
         from botocore.auth import SigV4Auth
         from botocore.credentials import Credentials
         from botocore.session import Session
     except ImportError as error:
         raise ConfigError(
-            "signing for Bedrock needs botocore: install `outlay[bedrock]`", key=f"providers.{provider.name}"
+            "signing for Bedrock needs botocore: install `outlay[bedrock]`", key=f"providers.{name}"
         ) from error
-    if provider.aws_access_key_id:
-        credentials: Any = Credentials(
-            provider.aws_access_key_id, provider.aws_secret_access_key, provider.aws_session_token or None
-        )
+    if access_key:
+        credentials: Any = Credentials(access_key, secret_key, token or None)
     else:
         # the usual chain: environment, profile, instance role
         credentials = Session().get_credentials()
         if credentials is None:
-            raise ConfigError("no AWS credentials are found", key=f"providers.{provider.name}")
-    return SigV4Auth(credentials, SERVICE, provider.aws_region)
+            raise ConfigError("no AWS credentials are found", key=f"providers.{name}")
+    return SigV4Auth(credentials, SERVICE, region)

@@ -211,7 +211,7 @@ class Pool:
         self._connecting: set[asyncio.Task[None]] = set()
         self._waiting: deque[Call] = deque()
         self._is_closed = False
-        self._tls = _tls_context(provider) if self.address.is_tls else None
+        self._tls = tls_context(provider) if self.address.is_tls else None
 
     @property
     def open_connections(self) -> int:
@@ -321,7 +321,8 @@ class Pool:
             self.give_back(connection)
 
 
-def _tls_context(provider: Provider) -> ssl.SSLContext:
+def tls_context(provider: Provider) -> ssl.SSLContext:
+    """What a connection to the provider trusts."""
     context = ssl.create_default_context(cafile=provider.ca_file or None)
     context.set_alpn_protocols(["http/1.1"])
     return context
