@@ -413,6 +413,7 @@ inside a stream).
   `incomplete` (`content_filter`); `tool_calls`, `tool_use`. A stop sequence is a plain end outside Anthropic.
 - **Usage**: cached and cache-written input is part of the input but at Anthropic, reasoning is part of the output but
   at Google; the counts are converted.
+- What no translated request can ask for (uses of hosted tools, citations, generated media) is left out of an answer.
 - **Ids** are derived from the provider's answer id, so the same answer always has the same ids. Where the provider
   gives no time, `created` is 0.
 - A stream that breaks off stays without its end mark. Events that cannot be read, and tool calls whose parts come
