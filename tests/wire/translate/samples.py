@@ -501,6 +501,9 @@ SAMPLES: dict[str, dict[Operation, Body]] = {
     },
     "stored conversation": {RESPONSES: responses(conversation="conv_1")},
     "answering in the background": {RESPONSES: responses(background=True)},
+    "beginning of the answer (prefill)": {
+        MESSAGES: messages(user("Hi"), {"role": "assistant", "content": "Once upon"})
+    },
     "name of a participant": {CHAT: chat({"role": "user", "name": "Ann", "content": "Hi"})},
     "fast mode": {MESSAGES: messages(speed="fast")},
     "where the model runs": {MESSAGES: messages(inference_geo="eu")},

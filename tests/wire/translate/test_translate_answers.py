@@ -1,8 +1,12 @@
 """Whole answers and streams between every two dialects, as the client's own SDK understands them."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import anthropic
+import openai
 import pytest
+from google.genai import errors as google_errors
 from tests.wire.translate.clients import read_stream, read_whole
 from tests.wire.translate.upstreams import EXPECTED, Said, answer, stream
 
@@ -15,6 +19,7 @@ CASES = [
     for client, upstream in PAIRS
     for name in EXPECTED
 ]
+RECORDED = sorted((Path(__file__).parents[2] / "recorded").glob("*.sse"))
 REFUSED = Said(refusal="I cannot help with that.", input=12, output=4)
 
 
@@ -93,3 +98,22 @@ def test_unreadable_answers_are_none(upstream: Operation) -> None:
     client = MESSAGES if upstream is CHAT else CHAT
     for body in (b"", b"<html>", b"[]", b"{}", b'{"choices":[]}', b'{"status":"failed"}', b"\xff"):
         assert translate_answer(client, upstream, body, model="m") is None
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: str(path.name))
+@pytest.mark.parametrize("client", [CHAT, RESPONSES, MESSAGES, GENERATE])
+def test_recorded_streams(client: Operation, path: Path) -> None:
+    """Line ends, comments, split data lines, continuous usage: each vendor's habits, read by each client's SDK."""
+    upstream = MESSAGES if path.name.startswith("anthropic") else CHAT
+    if client is upstream:
+        return
+    sent = path.read_bytes()
+    out = streamed(client, upstream, sent)
+    assert streamed(client, upstream, sent, size=1) == out
+    if "error" in path.name:
+        with pytest.raises((openai.APIError, anthropic.APIError, google_errors.APIError)):
+            read_stream(client, out)
+        return
+    said = read_stream(client, out)
+    assert said.text or said.calls
+    assert said.output > 0

@@ -260,3 +260,17 @@ def test_a_later_system_message_stands_behind_a_users_turn_at_anthropic() -> Non
     body = {"model": "m", "messages": [{"role": role, "content": role} for role in roles]}
     turns = json.loads(translated(Operation.CHAT, Operation.MESSAGES, body).body)["messages"]
     assert [turn["role"] for turn in turns] == ["user", "assistant", "user", "system"]
+
+
+@pytest.mark.parametrize("source", [Operation.CHAT, Operation.RESPONSES, Operation.GENERATE])
+def test_an_assistants_last_message_is_no_prefill(source: Operation) -> None:
+    body = json.loads(json.dumps(SAMPLES["several turns"][source]))
+    turns = body.get("messages") or body.get("input") or body["contents"]
+    turns.pop()
+    result = translated(source, Operation.MESSAGES, body)
+    assert isinstance(result, Rejection)
+    assert (result.status, result.code) == (422, "untranslatable")
+    assert result.param is not None
+    assert result.param.endswith("[1]")
+    for target in {Operation.CHAT, Operation.RESPONSES, Operation.GENERATE} - {source}:
+        assert isinstance(translated(source, target, body), Translated)

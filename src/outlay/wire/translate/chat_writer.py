@@ -31,6 +31,8 @@ from outlay.wire.translate.effort import effort_name
 from outlay.wire.translate.names import refuse_field, refuse_part
 
 _CHAT: Final = Operation.CHAT
+DEFAULT_VERBOSITY: Final = "medium"
+"""Not stated: servers that are not OpenAI's may refuse the field."""
 
 
 def write_chat(conversation: Conversation, target: Target) -> bytes:
@@ -71,7 +73,7 @@ def write_chat(conversation: Conversation, target: Target) -> bytes:
         effort = effort_name(conversation.thinking)
         if effort is not None:
             body["reasoning_effort"] = effort
-    if conversation.verbosity is not None:
+    if conversation.verbosity not in {None, DEFAULT_VERBOSITY}:
         body["verbosity"] = conversation.verbosity
     if target.stream:
         body["stream"] = True
@@ -86,8 +88,6 @@ def write_openai_settings(conversation: Conversation, body: dict[str, object]) -
         ("top_p", conversation.top_p),
         ("user", conversation.user),
         ("safety_identifier", conversation.safety_identifier),
-        ("prompt_cache_key", conversation.cache_key),
-        ("metadata", conversation.metadata),
         ("service_tier", conversation.service_tier),
     ):
         if value is not None:

@@ -319,11 +319,11 @@ def arguments_object(arguments: str) -> msgspec.Raw | None:
     encoded = arguments.encode()
     try:
         _decode_object(encoded)
+        if b"\n" in encoded or b"\r" in encoded:
+            # written into a stream, a line end between two tokens would end the event's line
+            encoded = msgspec.json.format(encoded, indent=-1)
     except (ValueError, RecursionError):
         return None
-    if b"\n" in encoded or b"\r" in encoded:
-        # written into a stream, a line end between two tokens would end the event's line
-        encoded = msgspec.json.format(encoded, indent=-1)
     return msgspec.Raw(encoded)
 
 

@@ -160,6 +160,9 @@ def _write_output(conversation: Conversation, turn: Turn, *, signs: bool) -> lis
             written["thoughtSignature"] = signature
             signature = None
         parts.append(written)
+    if signature is not None:
+        # it came behind the text, as Google streams it
+        parts.append({"text": "", "thoughtSignature": signature})
     return parts
 
 

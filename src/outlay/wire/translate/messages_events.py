@@ -78,6 +78,7 @@ class MessagesDecoder(Decoder):
         self._usage = MessageUsage()
         self._stop = Stop.END
         self._stop_sequence: str | None = None
+        self._is_foreign = False
 
     def read(self, data: bytes) -> None:
         """See `Decoder`."""
@@ -88,6 +89,7 @@ class MessagesDecoder(Decoder):
             case "content_block_start" if event.content_block is not None:
                 self._start_block(event.content_block)
             case "content_block_stop":
+                self._is_foreign = False
                 self.end_call()
             case "message_start" if event.message is not None:
                 self.start(event.message.id)
@@ -118,14 +120,17 @@ class MessagesDecoder(Decoder):
                     self.add(Sealed(unwrap_seal(block.signature, Origin.MESSAGES)))
             case "redacted_thinking":
                 self.add(Sealed(Seal(Origin.REDACTED, block.data)))
-            case _:
+            case "text":
                 pass
+            case _:
+                # of a tool that Anthropic runs, which no translated request can ask for
+                self._is_foreign = True
 
     def _read_delta(self, delta: _Delta) -> None:
         match delta.type:
             case "text_delta" if delta.text:
                 self.add(TextDelta(delta.text))
-            case "input_json_delta":
+            case "input_json_delta" if not self._is_foreign:
                 self.add_arguments(delta.partial_json)
             case "thinking_delta" if delta.thinking:
                 self.add(ReasoningDelta(delta.thinking))

@@ -9,12 +9,12 @@ import msgspec
 from outlay.wire.intent import Operation, Rejection
 from outlay.wire.translate.chat_reader import read_chat
 from outlay.wire.translate.chat_writer import write_chat
-from outlay.wire.translate.conversation import Conversation, Target, Untranslatable
+from outlay.wire.translate.conversation import Conversation, Role, Target, Text, Untranslatable
 from outlay.wire.translate.gemini_reader import read_generate
 from outlay.wire.translate.gemini_writer import write_generate
 from outlay.wire.translate.messages_reader import read_messages
 from outlay.wire.translate.messages_writer import write_messages
-from outlay.wire.translate.names import decoding_problem, rejection
+from outlay.wire.translate.names import decoding_problem, refuse_part, rejection
 from outlay.wire.translate.responses_reader import read_responses
 from outlay.wire.translate.responses_writer import write_responses
 
@@ -59,6 +59,7 @@ def translate_request(
     """
     try:
         conversation = READERS[source](body)
+        _refuse_prefill(conversation, target)
         return Translated(WRITERS[target](conversation, Target(model, stream, max_output_tokens)))
     except Untranslatable as problem:
         return rejection(problem)
@@ -67,3 +68,18 @@ def translate_request(
     except (ValueError, RecursionError):
         # ValueError: also bytes that are no UTF-8, and text with surrogates that no encoder takes
         return Rejection(400, "invalid_json", "the body is not valid JSON in UTF-8")
+
+
+def _refuse_prefill(conversation: Conversation, target: Operation) -> None:
+    """An assistant's text at the end is the beginning of the answer at Anthropic, and a past message elsewhere."""
+    if Operation.MESSAGES not in {conversation.source, target} or not conversation.turns:
+        return
+    last = conversation.turns[-1]
+    if last.role is Role.ASSISTANT and any(isinstance(part, Text) for part in last.parts):
+        raise refuse_part(
+            conversation,
+            last,
+            target,
+            "an assistant's text as last message in the same sense",
+            "end with a user's",
+        )

@@ -63,6 +63,9 @@ def write_responses(conversation: Conversation, target: Target) -> bytes:
     if limit is not None:
         body["max_output_tokens"] = limit
     write_openai_settings(conversation, body)
+    for name, value in (("prompt_cache_key", conversation.cache_key), ("metadata", conversation.metadata)):
+        if value is not None:
+            body[name] = value
     _refuse_missing(conversation)
     if conversation.tools:
         body["tools"] = [_write_tool(tool) for tool in conversation.tools]

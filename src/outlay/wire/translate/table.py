@@ -251,6 +251,13 @@ FEATURES: Final = (
     ),
     Feature("stored conversation", {RESPONSES: "conversation"}, ()),
     Feature("answering in the background", {RESPONSES: "background"}, ()),
+    Feature(
+        "beginning of the answer (prefill)",
+        {MESSAGES: "messages"},
+        (),
+        "Only Anthropic's older models go on from an assistant's last message. For the same reason a conversation that "
+        "ends with one does not go from another dialect to Messages (422).",
+    ),
     Feature("name of a participant", {CHAT: "messages"}, ()),
     Feature("fast mode", {MESSAGES: "speed"}, ()),
     Feature("where the model runs", {MESSAGES: "inference_geo"}, ()),
@@ -291,10 +298,15 @@ DROPPED_HINTS: Final = (
     ),
     Hint(CHAT, "reasoning_content, reasoning of an assistant message", _ALL_BUT_CHAT, _OPAQUE),
     Hint(CHAT, "annotations of an assistant message", _ALL_BUT_CHAT, "citations of an earlier answer"),
-    Hint(RESPONSES, "prompt_cache_key", _VENDOR, _COST),
+    Hint(
+        RESPONSES,
+        "prompt_cache_key",
+        _ALL_BUT_RESPONSES,
+        _COST + "; servers of chat that are not OpenAI's may refuse it",
+    ),
     Hint(RESPONSES, "prompt_cache_retention, prompt_cache_options", _ALL_BUT_RESPONSES, _COST),
     Hint(RESPONSES, "content parts' prompt_cache_breakpoint", _ALL_BUT_RESPONSES, _COST),
-    Hint(RESPONSES, "metadata", _VENDOR, "labels of the copy that OpenAI stores; none is stored"),
+    Hint(RESPONSES, "metadata", _ALL_BUT_RESPONSES, "labels of the copy that OpenAI stores; none is stored"),
     Hint(RESPONSES, "client_metadata", _ALL_BUT_RESPONSES, "labels of the client's own"),
     Hint(RESPONSES, "user, safety_identifier", (GENERATE,), "names an end user for OpenAI's abuse reports"),
     Hint(
@@ -401,6 +413,7 @@ inside a stream).
   `incomplete` (`content_filter`); `tool_calls`, `tool_use`. A stop sequence is a plain end outside Anthropic.
 - **Usage**: cached and cache-written input is part of the input but at Anthropic, reasoning is part of the output but
   at Google; the counts are converted.
+- What no translated request can ask for (uses of hosted tools, citations, generated media) is left out of an answer.
 - **Ids** are derived from the provider's answer id, so the same answer always has the same ids. Where the provider
   gives no time, `created` is 0.
 - A stream that breaks off stays without its end mark. Events that cannot be read, and tool calls whose parts come
