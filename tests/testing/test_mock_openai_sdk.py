@@ -208,6 +208,18 @@ def test_a_rate_limit_carries_its_wait(client, provider):
     assert refused.value.code == "rate_limit_exceeded"
 
 
+def test_a_custom_tool_gets_plain_text(client, provider):
+    provider.behave(tool_arguments="*** Begin Patch")
+    custom = {"type": "custom", "custom": {"name": "apply_patch"}}
+    request = {"model": "gpt-4o-mini", "messages": HELLO, "tools": [WEATHER, custom]}
+    choice = {"type": "custom", "custom": {"name": "apply_patch"}}
+    [call] = client.chat.completions.create(**request, tool_choice=choice).choices[0].message.tool_calls
+    assert (call.type, call.custom.name, call.custom.input) == ("custom", "apply_patch", "*** Begin Patch")
+    events = client.chat.completions.create(**request, tool_choice=choice, stream=True)
+    deltas = [call for event in events for call in event.choices[0].delta.tool_calls or ()]
+    assert "".join(delta.model_extra["custom"]["input"] for delta in deltas) == "*** Begin Patch"
+
+
 def test_the_async_client_streams_and_waits():
     async def talk() -> tuple[int, str]:
         async with (

@@ -3,7 +3,7 @@
 Shares no code with the rooms it checks.
 """
 
-from outlay.testing.behaviour import Behaviour, BehaviourError, Bill, Failure, Framing, UsageReport
+from outlay.testing.behaviour import Behaviour, BehaviourError, Bill, Failure, Framing, JobEnd, UsageReport
 from outlay.testing.call import Call
 from outlay.testing.meter import Meter, MeterEntry, Outcome, Rates, Tokens, Totals
 from outlay.testing.ports import free_port, wait_for_listener
@@ -18,6 +18,7 @@ __all__ = [
     "ChildProcess",
     "Failure",
     "Framing",
+    "JobEnd",
     "Meter",
     "MeterEntry",
     "MockProvider",

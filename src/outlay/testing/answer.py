@@ -105,6 +105,8 @@ class ToolCall(NamedTuple):
     says: Saying
     visible: int
     """Tokens of the arguments that got out before the limit."""
+    is_custom: bool
+    """The tool takes plain text."""
 
     def id(self, prefix: str, serial: str) -> str:
         """An id that differs from the other calls'."""
@@ -125,7 +127,9 @@ def calls_of(offer: Offer, behaviour: Behaviour, visible: int) -> list[ToolCall]
         start, end = whole.total * number // count, whole.total * (number + 1) // count
         shown = min(max(visible - start, 0), end - start)
         if number == 0 or shown:
-            calls.append(ToolCall(number, offer.name, Saying(whole.text, end - start), shown))
+            calls.append(
+                ToolCall(number, offer.name, Saying(whole.text, end - start), shown, offer.schema is None)
+            )
     return calls
 
 

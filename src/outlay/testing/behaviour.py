@@ -1,14 +1,21 @@
 """What the mock provider is told to do with a request: one frozen record of knobs, and the ways to set them.
 
 A request's behaviour is the server's default, then the model's entry, then the next entry of the queue, then
-`x-mock-*` headers, then a directive in the body; later ones win, knob by knob. Directives exist because a gateway
-may strip headers it does not know. Must not know HTTP or a vendor's format.
+`x-mock-*` headers, then a directive; later ones win, knob by knob. Directives exist because a gateway may strip
+headers it does not know. Must not know HTTP or a vendor's format.
 
 Directives (all write knobs as `name=value;name=value`):
 
-- the model name: `gpt-4o-mini@mock:output_tokens=12;failure=cut` (the model served and billed is `gpt-4o-mini`)
-- `metadata.mock` (a string; OpenAI)
-- `metadata.user_id` (Anthropic), `user` or `safety_identifier` (OpenAI) if the text starts with `mock:`
+- the model name, in the body, the path or the query: `gpt-4o-mini@mock:output_tokens=12;failure=cut` (the model
+  served and billed is `gpt-4o-mini`)
+- `metadata.mock` (a string; OpenAI, realtime responses, batches, training), `requestMetadata.mock` (Bedrock)
+- `metadata.user_id` (Anthropic), `user` or `safety_identifier` (OpenAI), `prompt` (transcriptions) if the text
+  starts with `mock:`
+
+Lines of a batch take no entry from the queue and no headers. Calls that cost nothing (lists, polls, cancellations)
+take neither default nor queue: they listen to headers and to the entry of their route's name, as in
+`behave_model("GET /v1/batches/{batch_id}", status=503)`. Each turn of a WebSocket is a request of its own: it takes
+its entry from the queue, and failures break the turn (a cut closes the socket).
 """
 
 import re

@@ -261,13 +261,18 @@ class _Events:
 
     def call(self, index: int, call: ToolCall) -> bytes:
         """Begins a tool call."""
-        head = f'"tool_calls":[{{"index":{call.number},"id":"{call.id("call_", self._serial)}","type":"function",'
-        return self._choice(index, head + f'"function":{{"name":{_quoted(call.name)},"arguments":""}}}}]')
+        kind, field = _tool_fields(call)
+        head = f'{{"index":{call.number},"id":"{call.id("call_", self._serial)}","type":"{kind}",'
+        return self._choice(
+            index, f'"tool_calls":[{head}"{kind}":{{"name":{_quoted(call.name)},"{field}":""}}}}]'
+        )
 
     def arguments(self, index: int, call: ToolCall, quoted: str) -> bytes:
         """A piece of a tool call's arguments."""
-        part = f'{{"index":{call.number},"function":{{"arguments":{quoted}}}}}'
-        return self._choice(index, f'"tool_calls":[{part}]')
+        kind, field = _tool_fields(call)
+        return self._choice(
+            index, f'"tool_calls":[{{"index":{call.number},"{kind}":{{"{field}":{quoted}}}}}]'
+        )
 
     def content(self, index: int, quoted: str) -> bytes:
         return self._choice(index, f'"content":{quoted}')
@@ -316,13 +321,19 @@ def _spoken_message(text: str, identity: Identity) -> str:
     return f'{{"role":"assistant","content":null,"refusal":null,"annotations":[],"audio":{sound}}}'
 
 
+def _tool_fields(call: ToolCall) -> tuple[str, str]:
+    """How a call names its kind, and what it is given."""
+    return ("custom", "input") if call.is_custom else ("function", "arguments")
+
+
 def _tool_message(calls: list[ToolCall], identity: Identity) -> str:
-    told = ",".join(
-        f'{{"id":"{call.id("call_", identity.serial)}","type":"function",'
-        f'"function":{{"name":{_quoted(call.name)},"arguments":{_quoted(call.text)}}}}}'
-        for call in calls
-    )
-    return f'{{"role":"assistant","content":null,"tool_calls":[{told}],"refusal":null,"annotations":[]}}'
+    told = []
+    for call in calls:
+        kind, field = _tool_fields(call)
+        given = f'{{"name":{_quoted(call.name)},"{field}":{_quoted(call.text)}}}'
+        told.append(f'{{"id":"{call.id("call_", identity.serial)}","type":"{kind}","{kind}":{given}}}')
+    listed = ",".join(told)
+    return f'{{"role":"assistant","content":null,"tool_calls":[{listed}],"refusal":null,"annotations":[]}}'
 
 
 def _usage_text(report: UsageReport, tokens: Tokens) -> str:
@@ -423,27 +434,31 @@ def _says(request: _Chat, behaviour: Behaviour) -> Saying:
 def _tool(request: _Chat, behaviour: Behaviour) -> Offer | None:
     if not request.tools:
         return None
-    offers = []
-    for tool in request.tools:
-        function = tool.get("function")
-        if isinstance(function, dict):
-            schema = function.get("parameters")
-            offers.append(
-                Offer(
-                    str(function.get("name", "")), schema if isinstance(schema, dict) else {"type": "object"}
-                )
-            )
+    offers = [offer for tool in request.tools if (offer := _offer(tool)) is not None]
     choice = request.tool_choice
     if choice == "none":
         return None
+    forced = None
+    if isinstance(choice, dict):
+        forced = str((choice.get("function") or choice.get("custom") or {}).get("name"))
     last = (request.messages or [_Message("user")])[-1]
     return chosen_tool(
         offers,
         behaviour,
-        forced=str((choice.get("function") or {}).get("name")) if isinstance(choice, dict) else None,
+        forced=forced,
         is_demanded=choice == "required",
         prompt=content.content_text(last.content) if last.role == "user" else "",
     )
+
+
+def _offer(tool: dict[str, Any]) -> Offer | None:
+    custom, function = tool.get("custom"), tool.get("function")
+    if isinstance(custom, dict):
+        return Offer(str(custom.get("name", "")), None)
+    if not isinstance(function, dict):
+        return None
+    schema = function.get("parameters")
+    return Offer(str(function.get("name", "")), schema if isinstance(schema, dict) else {"type": "object"})
 
 
 def _embedding_inputs(value: str | list[Any] | None) -> list[tuple[str, int]]:

@@ -60,8 +60,6 @@ class Plot(msgspec.Struct, gc=False):
     tier: str
     length: Length
     calls: list[ToolCall]
-    is_custom: bool
-    """The called tool takes plain text."""
     says: Saying
     """The text, if no tool is called."""
     tokens: Tokens
@@ -271,7 +269,7 @@ def _items(plot: Plot) -> list[_Item]:
         )
     shown: dict[int, _Shown] = {}
     for call in plot.calls:
-        is_custom = plot.is_custom
+        is_custom = call.is_custom
         shown[len(items)] = _Shown(call.says, call.visible)
         items.append(
             {

@@ -158,7 +158,6 @@ class ResponsesRoom:
             tier=tier,
             length=length,
             calls=[] if tool is None else calls_of(tool, behaviour, length.visible),
-            is_custom=tool is not None and tool.schema is None,
             says=_says(request, behaviour),
             tokens=with_output(billed, length.output, length.reasoning),
         )
