@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from outlay.kernel.clock import NANOS_PER_SECOND, UnixNanos
+from outlay.lookup.cost import Request
 from outlay.wire.intent import Operation, Usage
 
 READ = "2026-11-23"
@@ -33,6 +34,8 @@ class Vector(NamedTuple):
     at: UnixNanos = NOW
     operation: Operation = Operation.CHAT
     read: str = READ
+    asked: Request | None = None
+    """What was asked for, where more of it than the operation decides the price."""
 
 
 def used(total: int, output: int, read: int = 0, write: int = 0, **more: int | str) -> Usage:

@@ -12,6 +12,7 @@ from outlay.lookup.correction_kinds import (
     MediaAsText,
     MediaRates,
     MoreTier,
+    PlainWrites,
     ToolFees,
     UnitRates,
     utc,
@@ -131,6 +132,15 @@ MEDIA_CORRECTIONS: tuple[Correction, ...] = (
         models=r"text-embedding-.*",
         change=MoreTier("batch", 500),
         source=_OPENAI_PRICES,
+        read_on=_READ,
+    ),
+    # The feed has no price for what Nova writes into its cache; it is charged as fresh input: never too little.
+    Correction(
+        name="nova-cache-writes",
+        provider="aws",
+        models=r"(.*\.)?amazon\.nova-.*",
+        change=PlainWrites(),
+        source="https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html",
         read_on=_READ,
     ),
     # Text only in the feed. Snapshots of October 2024 cost more and are no longer served.
