@@ -16,6 +16,17 @@ PER_MTOK: dict[str, tuple[str, dict[str, str]]] = {
         "openai",
         {"input": "2.5", "output": "10", "input_audio": "40", "output_audio": "80", "cache_read": "1.25"},
     ),
+    "talk-test": (
+        "openai",
+        {
+            "input": "4",
+            "output": "16",
+            "cache_read": "0.4",
+            "input_audio": "32",
+            "output_audio": "64",
+            "cache_read_audio": "0.4",
+        },
+    ),
     "embed-test": ("openai", {"input": "0.02"}),
     "instruct-test": ("openai", {"input": "1.5", "output": "2"}),
     "picture-test": (
@@ -48,7 +59,12 @@ _METER_NAMES = {
     "cache_read_audio": "cached_audio",
     "cache_write_1h": "cache_write_long",
 }
-WINDOWS = {"gemini-test": 1_000_000, "claude-test": 200_000, "bedrock.claude-test-v1:0": 200_000}
+WINDOWS = {
+    "talk-test": 32_000,
+    "gemini-test": 1_000_000,
+    "claude-test": 200_000,
+    "bedrock.claude-test-v1:0": 200_000,
+}
 
 
 def meter_prices() -> dict[str, dict[str, int]]:
@@ -79,7 +95,7 @@ def book() -> PriceBook:
                 usd_per_mtok=amounts,
                 variants={"batch": batch} if is_batched else {},
                 context_window=WINDOWS.get(model, 128_000),
-                max_output_tokens=None if "embed" in model else 16_384,
+                max_output_tokens=4_096 if model == "talk-test" else None if "embed" in model else 16_384,
             )
         )
     for model, (provider, units, _) in PER_UNIT.items():

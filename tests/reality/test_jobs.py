@@ -233,6 +233,8 @@ def test_message_batches(stage: Stage) -> None:
         assert stage.jobs() == 1
         done(lambda: client.messages.batches.retrieve(batch.id), ("ended",))
         stage.wait()
+        ended = client.messages.batches.retrieve(batch.id)
+        assert (ended.results_url or "").startswith(stage.gateway.url)  # not at the provider
         results = list(client.messages.batches.results(batch.id))
         assert [result.result.type for result in results] == ["succeeded"] * LINES
     with stage.anthropic(OTHER) as other, pytest.raises(anthropic.NotFoundError):

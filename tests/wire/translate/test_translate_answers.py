@@ -105,12 +105,16 @@ def test_unreadable_answers_are_none(upstream: Operation) -> None:
 def test_recorded_streams(client: Operation, path: Path) -> None:
     """Line ends, comments, split data lines, continuous usage: each vendor's habits, read by each client's SDK."""
     upstream = MESSAGES if path.name.startswith("anthropic") else CHAT
+    if path.name.startswith("gemini"):
+        upstream = GENERATE
+    elif "responses" in path.name:
+        upstream = RESPONSES
     if client is upstream:
         return
     sent = path.read_bytes()
     out = streamed(client, upstream, sent)
     assert streamed(client, upstream, sent, size=1) == out
-    if "error" in path.name:
+    if "error" in path.name or "failed" in path.name:
         with pytest.raises((openai.APIError, anthropic.APIError, google_errors.APIError)):
             read_stream(client, out)
         return

@@ -80,6 +80,13 @@ class Request:
         """The body's media type with its parameters; "" if the client states none."""
         return self.header(b"content-type")
 
+    @property
+    def own_address(self) -> str:
+        """`https://host` as the client called us; behind a proxy, as that says it was called."""
+        scheme = self.header(b"x-forwarded-proto") or "http"
+        host = self.header(b"x-forwarded-host") or self.header(b"host")
+        return f"{scheme if scheme in ('http', 'https') else 'http'}://{host}"
+
     def header(self, name: bytes) -> str:
         """The first value of a header field (lower-case name); "" if it is not there."""
         for key, value in self.headers:

@@ -87,6 +87,7 @@ HAS_OUTPUT: Final = frozenset(
         Operation.COMPLETIONS,
         Operation.CONVERSE,
         Operation.INVOKE,
+        Operation.REALTIME,
     }
 )
 """Operations with a limit of output tokens, which goes in where the client states none."""

@@ -311,7 +311,8 @@ class Exchange(Admission):
         if passage is not None:
             status, body = passage.answer(status, body, id_text(self.id))
         if self.intent.operation in _TRACKED:
-            body = self._gateway.resources.seen(self.match, self.intent, self._entry, status, body)
+            here = self._request.own_address
+            body = self._gateway.resources.seen(self.match, self.intent, self._entry, status, body, here)
             if self.match.resource and status == 200:
                 self._gateway.jobs.hint(self._entry.provider.name, self.match.resource)
         if status in RETRYABLE and self._plan is not None and client is not None:

@@ -4,6 +4,7 @@ What a team makes through the gateway is that team's; another's is not found, an
 client's own credential goes to the provider, the provider looks after this itself.
 """
 
+import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -41,6 +42,7 @@ class _Listed(msgspec.Struct, gc=False):
     data: list[msgspec.Raw] | None = None
 
 
+_RESULTS: Final = re.compile(rb'("results_url"\s*:\s*)"[^"]*?(/v1/messages/batches/[^"/]+/results)"')
 _decode_made: Final = msgspec.json.Decoder(_Made).decode
 _decode_list: Final = msgspec.json.Decoder(_Listed).decode
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -84,11 +86,19 @@ class Resources:
         if 0 < len(resource) <= MAX_ID_CHARS:
             self._books.own(OwnerRow(provider, resource, org, team, key, self._clock.now()))
 
-    def seen(self, match: Match, intent: CallIntent, entry: Entry, status: int, body: bytes) -> bytes:
-        """Take note of what an answer made, and leave out of a list what is not the caller's."""
+    def seen(  # noqa: PLR0917 - one call site
+        self, match: Match, intent: CallIntent, entry: Entry, status: int, body: bytes, here: str
+    ) -> bytes:
+        """Take note of what an answer made, and leave out of a list what is not the caller's.
+
+        `here` is the gateway's address as the client knows it: an answer that names where results lie at the provider
+        (`results_url`) must bring the client back here.
+        """
         route = match.route
         if status >= 300:
             return body
+        if b'"results_url"' in body and route.dialect is Dialect.ANTHROPIC:
+            body = _bring_back(body, here)
         identity = entry.chain.identity
         is_new = route.method == "POST" and not match.resource and route.operation is Operation.FREE
         if is_new or route.operation in _MAKERS or intent.is_background:
@@ -125,6 +135,11 @@ class Resources:
                 made = _read(_decode_made, bytes(kept[at])) if kept else None
                 changed[name] = None if made is None else made.id
         return msgspec.json.encode(changed)
+
+
+def _bring_back(body: bytes, here: str) -> bytes:
+    """The body with each `results_url` leading to this gateway instead of its provider."""
+    return _RESULTS.sub(lambda found: found[1] + msgspec.json.encode(here + found[2].decode("latin-1")), body)
 
 
 def not_found(resource: str) -> Refusal:
