@@ -80,7 +80,6 @@ def with_model(body: bytes) -> bytes:
         (Operation.CHAT, {"model": "m", "messages": [{"role": "user"}]}),
         (Operation.CHAT, {"model": "m"}),
         (Operation.CHAT, {"model": "m", "messages": [], "reasoning_effort": "enormous"}),
-        (Operation.CHAT, {"model": "m", "messages": [], "tool_choice": "sometimes"}),
     ],
 )
 def test_values_without_meaning_are_a_400(source: Operation, body: dict[str, Any]) -> None:
@@ -274,3 +273,60 @@ def test_an_assistants_last_message_is_no_prefill(source: Operation) -> None:
     assert result.param.endswith("[1]")
     for target in {Operation.CHAT, Operation.RESPONSES, Operation.GENERATE} - {source}:
         assert isinstance(translated(source, target, body), Translated)
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "field"),
+    [
+        (Operation.CHAT, {"tool_choice": "sometimes"}, "tool_choice"),
+        (Operation.MESSAGES, {"thinking": {"type": "between_tools"}}, "thinking"),
+        (Operation.MESSAGES, {"max_tokens": 0}, "max_tokens"),
+        (Operation.MESSAGES, {"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0]"),
+        (
+            Operation.MESSAGES,
+            {"context_management": {"edits": [{"type": "compact_1"}]}},
+            "context_management.edits[0]",
+        ),
+        (Operation.MESSAGES, {"tools": [{"name": "a", "defer_loading": True}]}, "tools[0].defer_loading"),
+        (
+            Operation.MESSAGES,
+            {"messages": [{"role": "system", "content": [{"type": "redacted_thinking", "data": "x"}]}]},
+            "messages[0]",
+        ),
+        (
+            Operation.RESPONSES,
+            {
+                "input": [
+                    {
+                        "role": "developer",
+                        "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA"}],
+                    }
+                ]
+            },
+            "input[0]",
+        ),
+        (
+            Operation.GENERATE,
+            {"systemInstruction": {"parts": [{"inlineData": {"mimeType": "image/png", "data": "AA"}}]}},
+            "systemInstruction.parts",
+        ),
+        (Operation.GENERATE, {"generationConfig": {"speechConfig": {}}}, "generationConfig.speechConfig"),
+        (
+            Operation.GENERATE,
+            {"contents": [{"parts": [{"executableCode": {"code": "1"}}]}]},
+            "contents[0].parts[0].executableCode",
+        ),
+    ],
+)
+def test_more_that_is_named(source: Operation, changes: dict[str, Any], field: str) -> None:
+    target = Operation.CHAT if source is not Operation.CHAT else Operation.GENERATE
+    result = translated(source, target, {**SAMPLES["text"][source], **changes})
+    assert isinstance(result, Rejection), result
+    assert (result.status, result.code, result.param) == (422, "untranslatable", field)
+
+
+def test_a_part_of_google_holds_one_thing() -> None:
+    part = {"text": "a", "inlineData": {"mimeType": "image/png", "data": "AA"}}
+    result = translated(Operation.GENERATE, Operation.CHAT, {"contents": [{"parts": [part]}]})
+    assert isinstance(result, Rejection)
+    assert (result.status, result.param) == (400, "contents[0].parts[0]")

@@ -179,7 +179,7 @@ def read_generate(body: bytes) -> Conversation:
     conversation = Conversation(
         source=_GENERATE,
         turns=[],
-        system=[part.text for part in (asked.system_instruction or _Content()).parts or () if part.text],
+        system=_read_system(asked.system_instruction),
         format=_read_format(config),
         max_tokens=config.max_output_tokens,
         temperature=config.temperature,
@@ -200,6 +200,15 @@ def read_generate(body: bytes) -> Conversation:
             conversation.tools.append(_read_tool(function, strict))
     _TurnReader(conversation).read(asked.contents)
     return conversation
+
+
+def _read_system(instruction: _Content | None) -> list[str]:
+    texts: list[str] = []
+    for part in (instruction or _Content()).parts or ():
+        if part.text is None or part.inline_data or part.function_call or part.function_response:
+            raise Untranslatable("systemInstruction.parts", "only text is translated here")
+        texts.append(part.text)
+    return texts
 
 
 def _refuse_config(config: _Config) -> None:
@@ -318,10 +327,13 @@ class _TurnReader:
             self._turns.append(Turn(role, tuple(parts), index))
 
     def _read_part(self, name: str, role: Role, part: _Part, parts: list[Part]) -> None:
+        given = (part.text, part.inline_data, part.function_call, part.function_response)
+        if sum(item is not None for item in given) > 1:
+            raise Untranslatable(name, "holds more than one thing", status=400)
         seal = None
         if part.thought_signature is not None and part.thought_signature != FOREIGN_SIGNATURE:
             seal = unwrap_seal(_unpacked(part.thought_signature), Origin.GENERATE)
-        if part.thought:
+        if part.thought and part.text is not None:
             parts.append(Reasoning(part.text or "", seal))
             return
         if seal is not None:
@@ -336,7 +348,7 @@ class _TurnReader:
             parts.append(self._read_call(part.function_call))
         elif part.function_response is not None:
             parts.append(self._read_response(name, part.function_response))
-        elif seal is None:
+        elif seal is None and part.thought_signature is None:
             raise Untranslatable(name, "is empty", status=400)
 
     def _read_call(self, call: _FunctionCall) -> ToolCall:
