@@ -330,3 +330,45 @@ def test_a_part_of_google_holds_one_thing() -> None:
     result = translated(Operation.GENERATE, Operation.CHAT, {"contents": [{"parts": [part]}]})
     assert isinstance(result, Rejection)
     assert (result.status, result.param) == (400, "contents[0].parts[0]")
+
+
+@pytest.mark.parametrize(
+    ("budget", "effort"),
+    [(1024, "low"), (4095, "low"), (4096, "medium"), (16383, "medium"), (16384, "high"), (31999, "high")],
+)
+def test_budgets_become_the_nearest_effort(budget: int, effort: str) -> None:
+    body = {**SAMPLES["text"][Operation.MESSAGES], "thinking": {"type": "enabled", "budget_tokens": budget}}
+    chat = json.loads(translated(Operation.MESSAGES, Operation.CHAT, body).body)
+    responses = json.loads(translated(Operation.MESSAGES, Operation.RESPONSES, body).body)
+    assert chat["reasoning_effort"] == responses["reasoning"]["effort"] == effort
+
+
+@pytest.mark.parametrize(
+    ("effort", "model", "expected"),
+    [
+        ("low", "gemini-2.5-flash", {"thinkingBudget": 1024}),
+        ("medium", "models/gemini-2.5-pro", {"thinkingBudget": 8192}),
+        ("high", "gemini-2.5-pro", {"thinkingBudget": 24576}),
+        ("none", "gemini-3-flash", {"thinkingBudget": 0}),
+        ("minimal", "gemini-3-flash", {"thinkingLevel": "MINIMAL"}),
+        ("xhigh", "gemini-3-pro", {"thinkingLevel": "XHIGH"}),
+        ("xhigh", "gemini-2.5-pro", None),
+    ],
+)
+def test_efforts_at_google(effort: str, model: str, expected: dict[str, Any] | None) -> None:
+    body = {**SAMPLES["text"][Operation.CHAT], "reasoning_effort": effort}
+    result = translated(Operation.CHAT, Operation.GENERATE, body, model=model)
+    if expected is None:
+        assert isinstance(result, Rejection)
+        assert result.param == "reasoning_effort"
+    else:
+        assert json.loads(result.body)["generationConfig"]["thinkingConfig"] == expected
+
+
+@pytest.mark.parametrize(("budget", "limit"), [(512, 2000), (2000, 2000), (8192, None)])
+def test_a_budget_that_anthropic_cannot_have_is_named(budget: int, limit: int | None) -> None:
+    config: dict[str, Any] = {"thinkingConfig": {"thinkingBudget": budget}, "maxOutputTokens": limit}
+    body = {**SAMPLES["text"][Operation.GENERATE], "generationConfig": config}
+    result = translated(Operation.GENERATE, Operation.MESSAGES, body)
+    assert isinstance(result, Rejection)
+    assert (result.status, result.param) == (422, "generationConfig.thinkingConfig")

@@ -334,7 +334,12 @@ class _TurnReader:
         if part.thought_signature is not None and part.thought_signature != FOREIGN_SIGNATURE:
             seal = unwrap_seal(_unpacked(part.thought_signature), Origin.GENERATE)
         if part.thought and part.text is not None:
-            parts.append(Reasoning(part.text or "", seal))
+            last = parts[-1] if parts else None
+            if isinstance(last, Reasoning) and last.seal is None:
+                # one thought, as it was streamed; its seal comes last and is of the whole
+                parts[-1] = Reasoning(last.text + part.text, seal)
+            else:
+                parts.append(Reasoning(part.text, seal))
             return
         if seal is not None:
             parts.append(Reasoning("", seal))
