@@ -372,3 +372,29 @@ def test_a_budget_that_anthropic_cannot_have_is_named(budget: int, limit: int | 
     result = translated(Operation.GENERATE, Operation.MESSAGES, body)
     assert isinstance(result, Rejection)
     assert (result.status, result.param) == (422, "generationConfig.thinkingConfig")
+
+
+def test_google_names_are_read_in_both_spellings() -> None:
+    arguments = {"some_key": {"inner_key": 1}}
+    body = {
+        "system_instruction": {"parts": [{"text": "Be brief."}]},
+        "contents": [
+            {"role": "user", "parts": [{"inline_data": {"mime_type": "image/png", "data": "AA=="}}]},
+            {"role": "model", "parts": [{"function_call": {"name": "f", "args": arguments}}]},
+            {"role": "user", "parts": [{"function_response": {"name": "f", "response": {"my_key": 1}}}]},
+        ],
+        "generation_config": {"max_output_tokens": 7, "stop_sequences": ["a_b"]},
+        "tools": [
+            {"function_declarations": [{"name": "f", "parameters": {"any_of": [{"type": "OBJECT"}]}}]},
+        ],
+    }
+    sent = json.loads(translated(Operation.GENERATE, Operation.CHAT, body).body)
+    assert sent["max_completion_tokens"] == 7
+    assert sent["stop"] == ["a_b"]
+    assert json.loads(sent["messages"][2]["tool_calls"][0]["function"]["arguments"]) == arguments
+    assert json.loads(sent["messages"][3]["content"]) == {"my_key": 1}
+    assert sent["tools"][0]["function"]["parameters"] == {"anyOf": [{"type": "object"}]}
+    body["systemInstruction"] = body["system_instruction"]
+    result = translated(Operation.GENERATE, Operation.CHAT, body)
+    assert isinstance(result, Rejection)
+    assert (result.status, result.param) == (400, "systemInstruction")
