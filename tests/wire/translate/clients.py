@@ -123,8 +123,9 @@ def read_stream(client: Operation, body: bytes) -> Said:
                     assert replace(chat_said(stream.get_final_completion()), reasoning=said.reasoning) == said
             return said
         case Operation.RESPONSES:
-            for data in datas(body):
+            for number, data in enumerate(datas(body)):
                 STREAM_EVENT.validate_python(data)
+                assert data["sequence_number"] == number
             sdk = openai_client(body, 200, kind)
             last: Any = None
             deltas = {"response.output_text.delta": "", "response.reasoning_summary_text.delta": ""}

@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from tests.wire.translate.clients import anthropic_client, datas
 from tests.wire.translate.samples import CLOSED, PNG, encoded, message, messages, parts, responses, user
-from tests.wire.translate.upstreams import EXPECTED, answer
+from tests.wire.translate.upstreams import EXPECTED, answer, stream
 from tests.wire.translate.vendors import check_request
 
 from outlay.wire.intent import Operation, Rejection
-from outlay.wire.translate import Translated, translate_answer, translate_request
+from outlay.wire.translate import Translated, open_translation, translate_answer, translate_request
 from outlay.wire.translate.gemini_writer import FOREIGN_SIGNATURE
 from outlay.wire.translate.table import CHAT, GENERATE, MESSAGES, RESPONSES
 
@@ -274,6 +275,21 @@ def next_turn(client: Operation, body: bytes) -> dict[str, Any]:
             return {"contents": [parts({"text": "Hi"}), content, parts(*answers)]}
 
 
+def put_together(client: Operation, out: bytes) -> bytes:
+    """The answer that a client makes of a stream."""
+    match client:
+        case Operation.RESPONSES:
+            return json.dumps(datas(out)[-1]["response"]).encode()
+        case Operation.MESSAGES:
+            sdk = anthropic_client(out, 200, "text/event-stream")
+            with sdk.messages.stream(model="m", messages=[], max_tokens=9) as events:
+                return events.get_final_message().to_json().encode()
+        case _:
+            chunks = [data["candidates"][0]["content"]["parts"] for data in datas(out)]
+            said = [part for chunk in chunks for part in chunk if part != {"text": ""}]
+            return json.dumps({"candidates": [{"content": {"role": "model", "parts": said}}]}).encode()
+
+
 @pytest.mark.parametrize(
     ("client", "upstream"),
     [
@@ -285,8 +301,15 @@ def next_turn(client: Operation, body: bytes) -> dict[str, Any]:
         (RESPONSES, GENERATE),
     ],
 )
-def test_seals_come_back_to_their_vendor_and_to_no_other(client: Operation, upstream: Operation) -> None:
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_seals_come_back_to_their_vendor_and_to_no_other(
+    client: Operation, upstream: Operation, is_streamed: bool
+) -> None:
     translated = translate_answer(client, upstream, answer(upstream, EXPECTED["tools"]), model="m")
+    if is_streamed:
+        translation = open_translation(client, upstream, model="m", include_usage=True)
+        out = translation.feed(stream(upstream, EXPECTED["tools"])) + translation.end()
+        translated = put_together(client, out)
     assert translated is not None
     following = next_turn(client, translated)
     seals = {MESSAGES: "EqQB", RESPONSES: "gAAAA", GENERATE: "CiQB"}
@@ -333,3 +356,20 @@ def test_a_signature_behind_the_text_comes_back_behind_the_text() -> None:
     turn = {"role": "assistant", "content": json.loads(translated)["content"]}
     back = sent(MESSAGES, GENERATE, messages(user("Hi"), turn, user("Go on")), "gemini-3-pro")
     assert back["contents"][1]["parts"] == said
+
+
+def test_items_of_one_answer_are_one_message_and_answers_stay_apart() -> None:
+    calls = [
+        {"type": "function_call", "call_id": f"c{number}", "name": "f", "arguments": "{}"}
+        for number in range(2)
+    ]
+    outputs = [
+        {"type": "function_call_output", "call_id": f"c{number}", "output": "ok"} for number in range(2)
+    ]
+    body = responses(
+        message("user", "Hi"), message("assistant", "One."), message("assistant", "Two."), *calls, *outputs
+    )
+    said = sent(RESPONSES, CHAT, body)["messages"]
+    assert [turn["role"] for turn in said] == ["user", "assistant", "assistant", "tool", "tool"]
+    assert [turn["content"] for turn in said[1:3]] == ["One.", "Two."]
+    assert len(said[2]["tool_calls"]) == 2

@@ -1,7 +1,9 @@
 """Whole answers and streams between every two dialects, as the client's own SDK understands them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
@@ -121,3 +123,125 @@ def test_recorded_streams(client: Operation, path: Path) -> None:
     said = read_stream(client, out)
     assert said.text or said.calls
     assert said.output > 0
+
+
+@pytest.mark.parametrize(
+    ("usage", "output"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}, 5),
+        # xAI: reasoning is in the total only
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "total_tokens": 45,
+                "completion_tokens_details": {"reasoning_tokens": 30},
+            },
+            35,
+        ),
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "completion_tokens_details": {"reasoning_tokens": 30},
+            },
+            35,
+        ),
+    ],
+)
+def test_reasoning_outside_the_completion_is_output(usage: dict[str, Any], output: int) -> None:
+    message = {"role": "assistant", "content": "Hi"}
+    body = {"id": "a", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+    translated = translate_answer(MESSAGES, CHAT, json.dumps(body).encode(), model="asked")
+    assert translated is not None
+    assert read_whole(MESSAGES, translated).output == output
+
+
+def test_cache_writes_are_input() -> None:
+    usage = {
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "cache_read_input_tokens": 300,
+        "cache_creation_input_tokens": 2000,
+    }
+    content = [{"type": "text", "text": "Hi"}]
+    body = {"id": "msg_a", "content": content, "stop_reason": "end_turn", "usage": usage}
+    for client in (CHAT, RESPONSES, GENERATE):
+        translated = translate_answer(client, MESSAGES, json.dumps(body).encode(), model="asked")
+        assert translated is not None
+        said = read_whole(client, translated)
+        assert (said.input, said.cached, said.output) == (2310, 300, 5)
+
+
+@pytest.mark.parametrize(
+    "reason", ["SAFETY", "RECITATION", "PROHIBITED_CONTENT", "MALFORMED_FUNCTION_CALL", "OTHER", "NEW_REASON"]
+)
+def test_answers_that_google_withheld_do_not_look_whole(reason: str) -> None:
+    body = {
+        "candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": reason}],
+        "responseId": "a",
+    }
+    translated = translate_answer(CHAT, GENERATE, json.dumps(body).encode(), model="asked")
+    assert translated is not None
+    assert json.loads(translated)["choices"][0]["finish_reason"] == "content_filter"
+
+
+@pytest.mark.parametrize("client", [CHAT, RESPONSES, MESSAGES])
+def test_a_prompt_that_google_blocked_is_an_empty_filtered_answer(client: Operation) -> None:
+    usage = {"promptTokenCount": 7, "totalTokenCount": 7}
+    body = json.dumps(
+        {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": usage, "responseId": "a"}
+    )
+    translated = translate_answer(client, GENERATE, body.encode(), model="asked")
+    assert translated is not None
+    expected = Said(stop="filter", input=7)
+    assert read_whole(client, translated) == expected
+    assert read_stream(client, streamed(client, GENERATE, f"data: {body}\n\n".encode())) == expected
+
+
+def test_arguments_that_are_no_json_are_not_lost() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    body = {"id": "a", "choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": usage}
+    for client in (MESSAGES, GENERATE):
+        translated = translate_answer(client, CHAT, json.dumps(body).encode(), model="asked")
+        assert translated is not None
+        assert read_whole(client, translated).calls == (("f", {"invalid_arguments": '{"a": '}),)
+
+
+def test_servers_that_number_every_call_zero_or_repeat_names() -> None:
+    def chunk(**call: Any) -> bytes:
+        delta = {"tool_calls": [{"index": 0, **call}]}
+        return (
+            b"data: " + json.dumps({"id": "a", "choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
+        )
+
+    end = {
+        "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}],
+        "usage": {"prompt_tokens": 1},
+    }
+    sent = (
+        chunk(id="c1", function={"name": "f", "arguments": '{"a":'})
+        + chunk(id="c1", function={"name": "f", "arguments": "1}"})
+        + chunk(id="c2", function={"name": "f", "arguments": "{}"})
+        + b"data: "
+        + json.dumps(end).encode()
+        + b"\n\ndata: [DONE]\n\n"
+    )
+    for client in (RESPONSES, MESSAGES, GENERATE):
+        assert read_stream(client, streamed(client, CHAT, sent)).calls == (("f", {"a": 1}), ("f", {}))
+
+
+@pytest.mark.parametrize(("client", "upstream"), PAIRS)
+def test_a_call_without_arguments_is_an_empty_object(client: Operation, upstream: Operation) -> None:
+    said = replace(EXPECTED["tools"], text="", reasoning="", calls=(("now", {}),), thought=0)
+    sent = stream(upstream, said)
+    sent = sent.replace(b'"arguments": "{"', b'"arguments": ""').replace(
+        b'"arguments": "}"', b'"arguments": ""'
+    )
+    sent = sent.replace(b'"partial_json": "{"', b'"partial_json": ""').replace(
+        b'"partial_json": "}"', b'"partial_json": ""'
+    )
+    sent = sent.replace(b'"delta": "{"', b'"delta": ""').replace(b'"delta": "}"', b'"delta": ""')
+    assert read_stream(client, streamed(client, upstream, sent)) == said

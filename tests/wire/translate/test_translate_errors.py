@@ -62,10 +62,9 @@ def test_error_answer(client: Operation, upstream: Operation) -> None:
         case _:
             assert decoded["error"]["type"] == "invalid_request_error"
             if upstream in {CHAT, RESPONSES}:
-                assert (decoded["error"]["code"], decoded["error"]["param"]) == (
-                    "too_long",
-                    ERRORS[upstream]["error"]["param"],
-                )
+                assert decoded["error"]["param"] == ERRORS[upstream]["error"]["param"]
+            # what makes an agent shorten its history, whatever the vendor calls it
+            assert decoded["error"]["code"] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize("client", [CHAT, RESPONSES, MESSAGES, GENERATE])
@@ -178,3 +177,20 @@ def test_mixed_tool_calls_are_an_error_not_a_wrong_call() -> None:
     out = translation.feed(sent)
     assert b"event: error" in out
     assert b"mixed" in out
+
+
+def test_an_input_that_is_too_long_is_known_to_anthropics_clients() -> None:
+    words = "This model's maximum context length is 128000 tokens."
+    body = json.dumps({"error": {"message": words, "code": "context_length_exceeded"}}).encode()
+    error = json.loads(translate_error(MESSAGES, CHAT, 400, body, "r"))["error"]
+    assert error["message"] == f"prompt is too long: {words}"
+
+
+def test_codex_is_told_that_the_response_failed() -> None:
+    """It does not look at `error` events, and would try again."""
+    event = b"event: error\ndata: " + json.dumps(OVERLOADED[MESSAGES]).encode() + b"\n\n"
+    translation = open_translation(RESPONSES, MESSAGES, model="m", include_usage=True)
+    out = translation.feed(stream(MESSAGES, EXPECTED["plain"]).partition(b"\n\n")[0] + b"\n\n" + event)
+    last = json.loads(out.rstrip().rpartition(b"data: ")[2])
+    assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+    assert last["response"]["error"] == {"code": "rate_limit_exceeded", "message": "busy"}

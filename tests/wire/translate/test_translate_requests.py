@@ -80,7 +80,6 @@ def with_model(body: bytes) -> bytes:
         (Operation.CHAT, {"model": "m", "messages": [{"role": "user"}]}),
         (Operation.CHAT, {"model": "m"}),
         (Operation.CHAT, {"model": "m", "messages": [], "reasoning_effort": "enormous"}),
-        (Operation.CHAT, {"model": "m", "messages": [], "tool_choice": "sometimes"}),
     ],
 )
 def test_values_without_meaning_are_a_400(source: Operation, body: dict[str, Any]) -> None:
@@ -274,3 +273,128 @@ def test_an_assistants_last_message_is_no_prefill(source: Operation) -> None:
     assert result.param.endswith("[1]")
     for target in {Operation.CHAT, Operation.RESPONSES, Operation.GENERATE} - {source}:
         assert isinstance(translated(source, target, body), Translated)
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "field"),
+    [
+        (Operation.CHAT, {"tool_choice": "sometimes"}, "tool_choice"),
+        (Operation.MESSAGES, {"thinking": {"type": "between_tools"}}, "thinking"),
+        (Operation.MESSAGES, {"max_tokens": 0}, "max_tokens"),
+        (Operation.MESSAGES, {"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0]"),
+        (
+            Operation.MESSAGES,
+            {"context_management": {"edits": [{"type": "compact_1"}]}},
+            "context_management.edits[0]",
+        ),
+        (Operation.MESSAGES, {"tools": [{"name": "a", "defer_loading": True}]}, "tools[0].defer_loading"),
+        (
+            Operation.MESSAGES,
+            {"messages": [{"role": "system", "content": [{"type": "redacted_thinking", "data": "x"}]}]},
+            "messages[0]",
+        ),
+        (
+            Operation.RESPONSES,
+            {
+                "input": [
+                    {
+                        "role": "developer",
+                        "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA"}],
+                    }
+                ]
+            },
+            "input[0]",
+        ),
+        (
+            Operation.GENERATE,
+            {"systemInstruction": {"parts": [{"inlineData": {"mimeType": "image/png", "data": "AA"}}]}},
+            "systemInstruction.parts",
+        ),
+        (Operation.GENERATE, {"generationConfig": {"speechConfig": {}}}, "generationConfig.speechConfig"),
+        (
+            Operation.GENERATE,
+            {"contents": [{"parts": [{"executableCode": {"code": "1"}}]}]},
+            "contents[0].parts[0].executableCode",
+        ),
+    ],
+)
+def test_more_that_is_named(source: Operation, changes: dict[str, Any], field: str) -> None:
+    target = Operation.CHAT if source is not Operation.CHAT else Operation.GENERATE
+    result = translated(source, target, {**SAMPLES["text"][source], **changes})
+    assert isinstance(result, Rejection), result
+    assert (result.status, result.code, result.param) == (422, "untranslatable", field)
+
+
+def test_a_part_of_google_holds_one_thing() -> None:
+    part = {"text": "a", "inlineData": {"mimeType": "image/png", "data": "AA"}}
+    result = translated(Operation.GENERATE, Operation.CHAT, {"contents": [{"parts": [part]}]})
+    assert isinstance(result, Rejection)
+    assert (result.status, result.param) == (400, "contents[0].parts[0]")
+
+
+@pytest.mark.parametrize(
+    ("budget", "effort"),
+    [(1024, "low"), (4095, "low"), (4096, "medium"), (16383, "medium"), (16384, "high"), (31999, "high")],
+)
+def test_budgets_become_the_nearest_effort(budget: int, effort: str) -> None:
+    body = {**SAMPLES["text"][Operation.MESSAGES], "thinking": {"type": "enabled", "budget_tokens": budget}}
+    chat = json.loads(translated(Operation.MESSAGES, Operation.CHAT, body).body)
+    responses = json.loads(translated(Operation.MESSAGES, Operation.RESPONSES, body).body)
+    assert chat["reasoning_effort"] == responses["reasoning"]["effort"] == effort
+
+
+@pytest.mark.parametrize(
+    ("effort", "model", "expected"),
+    [
+        ("low", "gemini-2.5-flash", {"thinkingBudget": 1024}),
+        ("medium", "models/gemini-2.5-pro", {"thinkingBudget": 8192}),
+        ("high", "gemini-2.5-pro", {"thinkingBudget": 24576}),
+        ("none", "gemini-3-flash", {"thinkingBudget": 0}),
+        ("minimal", "gemini-3-flash", {"thinkingLevel": "MINIMAL"}),
+        ("xhigh", "gemini-3-pro", {"thinkingLevel": "XHIGH"}),
+        ("xhigh", "gemini-2.5-pro", None),
+    ],
+)
+def test_efforts_at_google(effort: str, model: str, expected: dict[str, Any] | None) -> None:
+    body = {**SAMPLES["text"][Operation.CHAT], "reasoning_effort": effort}
+    result = translated(Operation.CHAT, Operation.GENERATE, body, model=model)
+    if expected is None:
+        assert isinstance(result, Rejection)
+        assert result.param == "reasoning_effort"
+    else:
+        assert json.loads(result.body)["generationConfig"]["thinkingConfig"] == expected
+
+
+@pytest.mark.parametrize(("budget", "limit"), [(512, 2000), (2000, 2000), (8192, None)])
+def test_a_budget_that_anthropic_cannot_have_is_named(budget: int, limit: int | None) -> None:
+    config: dict[str, Any] = {"thinkingConfig": {"thinkingBudget": budget}, "maxOutputTokens": limit}
+    body = {**SAMPLES["text"][Operation.GENERATE], "generationConfig": config}
+    result = translated(Operation.GENERATE, Operation.MESSAGES, body)
+    assert isinstance(result, Rejection)
+    assert (result.status, result.param) == (422, "generationConfig.thinkingConfig")
+
+
+def test_google_names_are_read_in_both_spellings() -> None:
+    arguments = {"some_key": {"inner_key": 1}}
+    body = {
+        "system_instruction": {"parts": [{"text": "Be brief."}]},
+        "contents": [
+            {"role": "user", "parts": [{"inline_data": {"mime_type": "image/png", "data": "AA=="}}]},
+            {"role": "model", "parts": [{"function_call": {"name": "f", "args": arguments}}]},
+            {"role": "user", "parts": [{"function_response": {"name": "f", "response": {"my_key": 1}}}]},
+        ],
+        "generation_config": {"max_output_tokens": 7, "stop_sequences": ["a_b"]},
+        "tools": [
+            {"function_declarations": [{"name": "f", "parameters": {"any_of": [{"type": "OBJECT"}]}}]},
+        ],
+    }
+    sent = json.loads(translated(Operation.GENERATE, Operation.CHAT, body).body)
+    assert sent["max_completion_tokens"] == 7
+    assert sent["stop"] == ["a_b"]
+    assert json.loads(sent["messages"][2]["tool_calls"][0]["function"]["arguments"]) == arguments
+    assert json.loads(sent["messages"][3]["content"]) == {"my_key": 1}
+    assert sent["tools"][0]["function"]["parameters"] == {"anyOf": [{"type": "object"}]}
+    body["systemInstruction"] = body["system_instruction"]
+    result = translated(Operation.GENERATE, Operation.CHAT, body)
+    assert isinstance(result, Rejection)
+    assert (result.status, result.param) == (400, "systemInstruction")

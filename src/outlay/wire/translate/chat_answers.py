@@ -12,6 +12,7 @@ from outlay.wire.translate.conversation import (
     Part,
     Reasoning,
     Refusal,
+    Seconds,
     Stop,
     Text,
     Tokens,
@@ -55,6 +56,7 @@ class ChatUsage(msgspec.Struct, gc=False):
 
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
+    total_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -62,13 +64,12 @@ class ChatUsage(msgspec.Struct, gc=False):
         """In neutral words."""
         prompt = self.prompt_tokens_details or _PromptDetails()
         completion = self.completion_tokens_details or _CompletionDetails()
-        return Tokens(
-            self.prompt_tokens or 0,
-            self.completion_tokens or 0,
-            prompt.cached_tokens or 0,
-            prompt.cache_write_tokens or 0,
-            completion.reasoning_tokens or 0,
-        )
+        given, reasoning = self.prompt_tokens or 0, completion.reasoning_tokens or 0
+        # some servers leave reasoning out of the completion; see `wire.openai_answer`
+        output = max(self.completion_tokens or 0, (self.total_tokens or 0) - given)
+        if reasoning > output:
+            output += reasoning
+        return Tokens(given, output, prompt.cached_tokens or 0, prompt.cache_write_tokens or 0, reasoning)
 
 
 class _Function(msgspec.Struct):
@@ -91,7 +92,7 @@ class _Message(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
-    reasoning: str | None = None
+    reasoning: Any = None
     tool_calls: list[_Call] | None = None
 
 
@@ -103,7 +104,7 @@ class _Choice(msgspec.Struct):
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
     id: str | None = None
-    created: Count | None = None
+    created: Seconds | None = None
     usage: ChatUsage | None = None
 
 
@@ -120,7 +121,7 @@ def read_chat_answer(body: bytes) -> Answer | None:
     core = id_core(completion.id or "")
     parts: list[Part] = []
     reasoning = message.reasoning_content or message.reasoning
-    if reasoning:
+    if reasoning and isinstance(reasoning, str):
         parts.append(Reasoning(reasoning))
     if message.content:
         parts.append(Text(message.content))
@@ -136,7 +137,7 @@ def read_chat_answer(body: bytes) -> Answer | None:
         core,
         parts,
         refined_stop(STOPS.get(choice.finish_reason or "stop", Stop.END), parts),
-        created=completion.created or 0,
+        created=int(completion.created or 0),
         tokens=None if completion.usage is None else completion.usage.tokens(),
     )
 

@@ -6,7 +6,7 @@ import msgspec
 
 from outlay.wire.intent import Operation
 from outlay.wire.translate.chat_answers import STOPS, ChatUsage, chat_usage, finish_reason
-from outlay.wire.translate.conversation import Count, Stop, Tokens
+from outlay.wire.translate.conversation import Seconds, Stop, Tokens
 from outlay.wire.translate.errors import VendorError, error_event, error_of, status_of
 from outlay.wire.translate.events import (
     CallDelta,
@@ -46,7 +46,7 @@ class _Call(msgspec.Struct, gc=False):
 class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
-    reasoning: str | None = None
+    reasoning: Any = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
 
@@ -59,7 +59,7 @@ class _Choice(msgspec.Struct, gc=False):
 
 class _Chunk(msgspec.Struct):
     id: str | None = None
-    created: Count | None = None
+    created: Seconds | None = None
     choices: list[_Choice] | None = None
     usage: ChatUsage | None = None
     error: Any = None
@@ -88,7 +88,7 @@ class ChatDecoder(Decoder):
             error = error_of({"error": chunk.error}) or VendorError("the provider reported an error")
             self.fail(error, status_of(error))
             return
-        self.start(chunk.id or "", chunk.created or 0)
+        self.start(chunk.id or "", int(chunk.created or 0))
         if chunk.usage is not None:
             self._tokens = chunk.usage.tokens()
         for choice in chunk.choices or ():
@@ -100,7 +100,7 @@ class ChatDecoder(Decoder):
 
     def _read_delta(self, delta: _Delta) -> None:
         reasoning = delta.reasoning_content or delta.reasoning
-        if reasoning:
+        if reasoning and isinstance(reasoning, str):
             self.add(ReasoningDelta(reasoning))
         if delta.content:
             self.add(TextDelta(delta.content))

@@ -113,7 +113,7 @@ class _Assistant(_Strict, tag_field="role", tag="assistant"):
     tool_calls: list[_FunctionCall | _CustomCall] | None = None
     name: str | None = None
     reasoning_content: str | None = None
-    reasoning: str | None = None
+    reasoning: Any = None
     annotations: list[Any] | None = None
     audio: Any = None
     function_call: Any = None
@@ -381,7 +381,7 @@ def _read_assistant(message: _Assistant, index: int) -> list[Part]:
             raise Untranslatable(f"messages[{index}].{name}", "is not translated; use text and `tool_calls`")
     parts: list[Part] = []
     reasoning = message.reasoning_content or message.reasoning
-    if reasoning:
+    if reasoning and isinstance(reasoning, str):
         parts.append(Reasoning(reasoning))
     if isinstance(message.content, str):
         if message.content:

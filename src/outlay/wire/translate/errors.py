@@ -32,27 +32,6 @@ _GOOGLE_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
         529: "UNAVAILABLE",
     }
 )
-# what an error event inside a stream would have been as an HTTP status
-_STATUSES: Final[Mapping[str, int]] = MappingProxyType(
-    {
-        "invalid_request_error": 400,
-        "invalid_prompt": 400,
-        "authentication_error": 401,
-        "billing_error": 402,
-        "permission_error": 403,
-        "not_found_error": 404,
-        "request_too_large": 413,
-        "rate_limit_error": 429,
-        "rate_limit_exceeded": 429,
-        "insufficient_quota": 429,
-        "timeout_error": 504,
-        "overloaded_error": 529,
-        "INVALID_ARGUMENT": 400,
-        "RESOURCE_EXHAUSTED": 429,
-        "UNAVAILABLE": 503,
-        "DEADLINE_EXCEEDED": 504,
-    }
-)
 _DIALECTS: Final[Mapping[Operation, Dialect]] = MappingProxyType(
     {
         Operation.CHAT: Dialect.OPENAI,
@@ -71,6 +50,40 @@ class VendorError(msgspec.Struct, frozen=True):
     """The vendor's own word: OpenAI's `code` or `type`, Anthropic's `type`, Google's `status`."""
     param: str | None = None
 
+
+TOO_LONG: Final = "context_length_exceeded"
+"""OpenAI's code for an input above the context window; agents that see it shorten their history."""
+# what an error event inside a stream would have been as an HTTP status
+_STATUSES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "invalid_request_error": 400,
+        "invalid_prompt": 400,
+        TOO_LONG: 400,
+        "authentication_error": 401,
+        "billing_error": 402,
+        "permission_error": 403,
+        "not_found_error": 404,
+        "request_too_large": 413,
+        "rate_limit_error": 429,
+        "rate_limit_exceeded": 429,
+        "insufficient_quota": 429,
+        "timeout_error": 504,
+        "overloaded_error": 529,
+        "INVALID_ARGUMENT": 400,
+        "RESOURCE_EXHAUSTED": 429,
+        "UNAVAILABLE": 503,
+        "DEADLINE_EXCEEDED": 504,
+    }
+)
+_TOO_LONG_WORDS: Final = (
+    "prompt is too long",
+    "maximum context length",
+    "exceeds the maximum number of tokens",
+)
+"""How Anthropic, OpenAI (and engines after it) and Google say so."""
+_RESPONSE_CODES: Final = frozenset(
+    ["server_error", "rate_limit_exceeded", "invalid_prompt", "insufficient_quota", TOO_LONG]
+)
 
 _decode: Final = msgspec.json.Decoder().decode
 
@@ -97,7 +110,10 @@ def error_of(given: Any) -> VendorError | None:
         (error[name] for name in ("code", "status", "type") if isinstance(error.get(name), str)), None
     )
     param = error.get("param")
-    return VendorError(error["message"][:MAX_MESSAGE_CHARS], code, param if isinstance(param, str) else None)
+    message = error["message"][:MAX_MESSAGE_CHARS]
+    if any(words in message for words in _TOO_LONG_WORDS):
+        code = TOO_LONG
+    return VendorError(message, code, param if isinstance(param, str) else None)
 
 
 def status_of(error: VendorError) -> int:
@@ -118,7 +134,7 @@ def translate_error(
         details = [{"@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": request_id}]
         return msgspec.json.encode({"error": {**_google_error(status, error.message), "details": details}})
     code = error.code or error_type(dialect, status)
-    return error_body(dialect, status, code, error.message, {"param": error.param}, request_id)
+    return error_body(dialect, status, code, _message(client, error), {"param": error.param}, request_id)
 
 
 def error_event(client: Operation, status: int, error: VendorError, sequence_number: int) -> bytes:
@@ -144,7 +160,23 @@ def error_event(client: Operation, status: int, error: VendorError, sequence_num
         return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
     if dialect is Dialect.GOOGLE:
         return b"data: " + msgspec.json.encode({"error": _google_error(status, error.message)}) + b"\n\n"
-    return stream_error_event(dialect, code, error.message, {"param": error.param}, status=status)
+    return stream_error_event(dialect, code, _message(client, error), {"param": error.param}, status=status)
+
+
+def response_error(status: int, error: VendorError) -> dict[str, object]:
+    """`error` of a failed response; its codes are a closed list."""
+    code = error.code
+    if code not in _RESPONSE_CODES:
+        code = {429: "rate_limit_exceeded", 400: "invalid_prompt"}.get(status, "server_error")
+    return {"code": code, "message": error.message}
+
+
+def _message(client: Operation, error: VendorError) -> str:
+    """Anthropic has no code for an input that is too long: its clients know it by these words."""
+    words = _TOO_LONG_WORDS[0]
+    if client is Operation.MESSAGES and error.code == TOO_LONG and words not in error.message:
+        return f"{words}: {error.message}"
+    return error.message
 
 
 def _google_error(status: int, message: str) -> dict[str, object]:

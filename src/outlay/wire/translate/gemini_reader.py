@@ -1,7 +1,7 @@
 """Google Gemini `generateContent`: a request body read into a `Conversation`.
 
 The model and whether to stream stand in the path, so neither is in the body. Calls and results of tools are matched by
-`id` where the client gives one, else by name in order. Names are read in camelCase, as Google's SDKs write them.
+`id` where the client gives one, else by name in order. Names are read in camelCase and in snake_case, as Google does.
 """
 
 from typing import Any, Final, Literal
@@ -91,6 +91,8 @@ class _Function(_Strict):
     description: str | None = None
     parameters: msgspec.Raw = ABSENT
     parameters_json_schema: msgspec.Raw = ABSENT
+    response: Any = None
+    response_json_schema: Any = None
 
 
 class _Tool(_Strict):
@@ -161,13 +163,30 @@ _REFUSED_CONFIG: Final = {
     "logprobs": "log probabilities are not translated; leave it out",
 }
 
+# what a client's own names may stand in
+_OPAQUE: Final = frozenset(
+    [
+        "args",
+        "response",
+        "parameters",
+        "parametersJsonSchema",
+        "responseSchema",
+        "responseJsonSchema",
+        "labels",
+    ]
+)
+
 _decode: Final = msgspec.json.Decoder(_Generate).decode
 _decode_any: Final = msgspec.json.Decoder().decode
 
 
 def read_generate(body: bytes) -> Conversation:
     """A request body as a `Conversation`. Raises Untranslatable and msgspec's errors."""
-    asked = _decode(body)
+    try:
+        asked = _decode(body)
+    except msgspec.ValidationError:
+        # perhaps only its spelling: Google's own SDK mixes `mimeType` and `mime_type`
+        asked = _decode(msgspec.json.encode(_in_camel_case(_decode_any(body))))
     refuse_set({"cachedContent": asked.cached_content, "store": asked.store}, _REFUSED)
     for index, setting in enumerate(asked.safety_settings or ()):
         if setting.threshold not in _NO_FILTER:
@@ -179,7 +198,7 @@ def read_generate(body: bytes) -> Conversation:
     conversation = Conversation(
         source=_GENERATE,
         turns=[],
-        system=[part.text for part in (asked.system_instruction or _Content()).parts or () if part.text],
+        system=_read_system(asked.system_instruction),
         format=_read_format(config),
         max_tokens=config.max_output_tokens,
         temperature=config.temperature,
@@ -200,6 +219,31 @@ def read_generate(body: bytes) -> Conversation:
             conversation.tools.append(_read_tool(function, strict))
     _TurnReader(conversation).read(asked.contents)
     return conversation
+
+
+def _in_camel_case(value: Any) -> Any:
+    """The value with Google's names in one spelling. Raises Untranslatable if a name is there in both."""
+    if isinstance(value, list):
+        return [_in_camel_case(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    spelled: dict[str, Any] = {}
+    for name, item in value.items():
+        first, *rest = name.split("_")
+        camel = first + "".join(word.capitalize() for word in rest)
+        if camel in spelled:
+            raise Untranslatable(camel, "is given in two spellings; send it once", status=400)
+        spelled[camel] = item if camel in _OPAQUE else _in_camel_case(item)
+    return spelled
+
+
+def _read_system(instruction: _Content | None) -> list[str]:
+    texts: list[str] = []
+    for part in (instruction or _Content()).parts or ():
+        if part.text is None or part.inline_data or part.function_call or part.function_response:
+            raise Untranslatable("systemInstruction.parts", "only text is translated here")
+        texts.append(part.text)
+    return texts
 
 
 def _refuse_config(config: _Config) -> None:
@@ -318,11 +362,19 @@ class _TurnReader:
             self._turns.append(Turn(role, tuple(parts), index))
 
     def _read_part(self, name: str, role: Role, part: _Part, parts: list[Part]) -> None:
+        given = (part.text, part.inline_data, part.function_call, part.function_response)
+        if sum(item is not None for item in given) > 1:
+            raise Untranslatable(name, "holds more than one thing", status=400)
         seal = None
         if part.thought_signature is not None and part.thought_signature != FOREIGN_SIGNATURE:
             seal = unwrap_seal(_unpacked(part.thought_signature), Origin.GENERATE)
-        if part.thought:
-            parts.append(Reasoning(part.text or "", seal))
+        if part.thought and part.text is not None:
+            last = parts[-1] if parts else None
+            if isinstance(last, Reasoning) and last.seal is None:
+                # one thought, as it was streamed; its seal comes last and is of the whole
+                parts[-1] = Reasoning(last.text + part.text, seal)
+            else:
+                parts.append(Reasoning(part.text, seal))
             return
         if seal is not None:
             parts.append(Reasoning("", seal))
@@ -336,7 +388,7 @@ class _TurnReader:
             parts.append(self._read_call(part.function_call))
         elif part.function_response is not None:
             parts.append(self._read_response(name, part.function_response))
-        elif seal is None:
+        elif seal is None and part.thought_signature is None:
             raise Untranslatable(name, "is empty", status=400)
 
     def _read_call(self, call: _FunctionCall) -> ToolCall:

@@ -208,6 +208,8 @@ def read_messages(body: bytes) -> Conversation:
             raise Untranslatable(
                 f"context_management.edits[{index}]", "is done by Anthropic's server; leave it out"
             )
+    if asked.max_tokens == 0:
+        raise Untranslatable("max_tokens", "0 only fills Anthropic's cache; send at least 1")
     output = asked.output_config or _OutputConfig()
     conversation = Conversation(
         source=_MESSAGES,
@@ -234,6 +236,8 @@ def read_messages(body: bytes) -> Conversation:
             if isinstance(content, str)
             else [_read_block(f"messages[{index}].content[{at}]", block) for at, block in enumerate(content)]
         )
+        if message.role == "system" and not all(isinstance(part, Text) for part in parts):
+            raise Untranslatable(f"messages[{index}]", "only text is translated in a system message")
         conversation.turns.append(Turn(Role(message.role), tuple(parts), index))
     return conversation
 

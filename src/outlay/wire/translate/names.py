@@ -96,7 +96,7 @@ def rejection(problem: Untranslatable) -> Rejection:
 
 
 _UNKNOWN: Final = "Object contains unknown field `"
-_BAD_TAG: Final = "Invalid value "
+_BAD_VALUES: Final = ("Invalid value ", "Invalid enum value ")
 
 
 def decoding_problem(error: msgspec.ValidationError, prefix: str = "") -> Untranslatable:
@@ -109,10 +109,12 @@ def decoding_problem(error: msgspec.ValidationError, prefix: str = "") -> Untran
         return Untranslatable(
             param, "is not translated to another dialect; leave it out or use a model of this dialect"
         )
-    if text.startswith(_BAD_TAG) and path.endswith((".type", ".role")):
-        kind = text[len(_BAD_TAG) :][:64]
+    if text.startswith(_BAD_VALUES):
+        # the client's dialect took it, so it is rather new than wrong
+        value = text.partition("value ")[2][:64]
+        place, _, last = path.rpartition(".")
         return Untranslatable(
-            path.rpartition(".")[0],
-            f"kind {kind} is not translated to another dialect; use a model of this dialect",
+            place if last in {"type", "role"} and place else path,
+            f"{value} is not translated to another dialect; use a model of this dialect",
         )
     return Untranslatable(path or "body", text[:256], status=400)

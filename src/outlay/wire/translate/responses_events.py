@@ -6,7 +6,7 @@ import msgspec
 
 from outlay.wire.intent import Operation
 from outlay.wire.translate.conversation import Origin, Seal
-from outlay.wire.translate.errors import VendorError, error_event, error_of, status_of
+from outlay.wire.translate.errors import VendorError, error_event, error_of, response_error, status_of
 from outlay.wire.translate.events import (
     CallDelta,
     CallEnded,
@@ -163,7 +163,15 @@ class ResponsesEncoder:
             case Finished():
                 return self._finish(event)
             case Failed():
-                return error_event(Operation.RESPONSES, event.status, event.error, self._sequence)
+                return self._fail(event)
+
+    def _fail(self, event: Failed) -> bytes:
+        """The SDK raises for `error`; Codex reads the reason from `response.failed`, and would try again without."""
+        written = error_event(Operation.RESPONSES, event.status, event.error, self._sequence)
+        self._sequence += 1
+        response = response_object(self._id or "0", self._model, self._created, "failed", self._output)
+        response["error"] = response_error(event.status, event.error)
+        return written + self._event("response.failed", {"response": response})
 
     def _event(self, kind: str, fields: dict[str, Any]) -> bytes:
         data = msgspec.json.encode({"type": kind, **fields, "sequence_number": self._sequence})

@@ -89,6 +89,10 @@ class _Message(_Strict):
     phase: str | None = None
 
 
+class _Caller(_Strict):
+    type: Literal["direct"]
+
+
 class _FunctionCall(_Strict):
     type: str
     call_id: str
@@ -97,6 +101,7 @@ class _FunctionCall(_Strict):
     id: str | None = None
     status: str | None = None
     namespace: str | None = None
+    caller: _Caller | None = None
 
 
 class _CustomCall(_Strict):
@@ -107,6 +112,7 @@ class _CustomCall(_Strict):
     id: str | None = None
     status: str | None = None
     namespace: str | None = None
+    caller: _Caller | None = None
 
 
 class _CallOutput(_Strict):
@@ -116,6 +122,7 @@ class _CallOutput(_Strict):
     id: str | None = None
     status: str | None = None
     name: str | None = None
+    caller: _Caller | None = None
 
 
 class _Summary(_Strict):
@@ -361,6 +368,8 @@ def _read_message(conversation: Conversation, index: int, message: _Message) -> 
             turns.append(Turn(Role.ASSISTANT, tuple(parts), index))
     elif message.role == "user":
         turns.append(Turn(Role.USER, tuple(parts), index))
+    elif not all(isinstance(part, Text) for part in parts):
+        raise Untranslatable(f"input[{index}]", f"only text is translated in a {message.role} message")
     elif turns:
         turns.append(Turn(Role.SYSTEM, tuple(parts), index))
     else:

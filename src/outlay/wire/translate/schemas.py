@@ -9,6 +9,19 @@ from outlay.wire.translate.conversation import OutputFormat
 _COUNTS: Final = frozenset(
     ["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"]
 )
+# protobuf's JSON takes both spellings
+_SPELLINGS: Final = {
+    "any_of": "anyOf",
+    "prefix_items": "prefixItems",
+    "property_ordering": "propertyOrdering",
+    "additional_properties": "additionalProperties",
+    "min_items": "minItems",
+    "max_items": "maxItems",
+    "min_length": "minLength",
+    "max_length": "maxLength",
+    "min_properties": "minProperties",
+    "max_properties": "maxProperties",
+}
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -25,7 +38,9 @@ def _convert(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     converted: dict[str, Any] = {}
-    for name, value in schema.items():
+    for given, value in schema.items():
+        name = str(given)
+        name = _SPELLINGS.get(name, name)
         match name:
             case "type" if isinstance(value, str):
                 converted[name] = value.lower()

@@ -370,6 +370,12 @@ DROPPED_HINTS: Final = (
         (CHAT,),
         "whatever reasoning is shown comes with the answer",
     ),
+    Hint(
+        GENERATE,
+        "functionDeclarations' response, responseJsonSchema",
+        _ALL_BUT_GENERATE,
+        "describe a tool's results, which come themselves",
+    ),
     Hint(GENERATE, "propertyOrdering of a schema", _ALL_BUT_GENERATE, "JSON keeps the order of properties"),
     Hint(GENERATE, "thought parts, thoughtSignature", _ALL_BUT_GENERATE, _OPAQUE),
 )
