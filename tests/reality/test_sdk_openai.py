@@ -269,7 +269,7 @@ def test_model_that_nobody_serves(tmp_path: Path) -> None:
                 "messages": [
                     {
                         "role": "user",
-                        "content": [{"type": "image_url", "image_url": {"url": "https://x.test/a"}}],
+                        "content": [{"type": "hologram", "url": "https://x.test/a"}],
                     }
                 ],
             },
