@@ -206,6 +206,11 @@ class TestBatch:
         priced = cost(self.PRICE, usage, NOW, Request(service_tier="batch"))
         assert isinstance(priced, Cost) and priced.total_nanos == 50 + 10
 
+    def test_it_is_held_as_it_is_billed(self) -> None:
+        for price, nanos in ((self.PRICE, 50 + 10), (price_of(TEXT), 100 + 20)):
+            quote = bound(price, intent_of(100, service_tier="batch"), 10, NOW)
+            assert isinstance(quote, Quote) and quote.total_nanos == nanos
+
     @pytest.mark.parametrize("served", [None, "default", "batch"])
     def test_without_a_batch_price_it_costs_what_others_cost(self, served: str | None) -> None:
         usage = Usage(100, 10, service_tier=served)
