@@ -304,7 +304,8 @@ def _as_batch(price: ModelPrice, usage: Usage, requested: Requested) -> tuple[Us
     if BATCH in price.variants:
         return msgspec.structs.replace(usage, service_tier=BATCH), requested
     standard = Request(requested.operation, None, requested.speed, requested.inference_geo, requested.units)
-    return msgspec.structs.replace(usage, service_tier=None), standard
+    # named, so that the account's own setting, which batches do not have, is not asked
+    return msgspec.structs.replace(usage, service_tier=next(iter(price.standard_tiers), None)), standard
 
 
 def _add_cache_writes(lines: list[Line], rates: Rates, usage: Usage) -> Unpriced | None:
