@@ -164,6 +164,18 @@ def refuse_count(name: str, value: int | None, least: int = 1, most: int = MAX_C
     return Rejection(400, "invalid_value", f"`{name}` must be from {least} to {most}", name)
 
 
+def refuse_tier(service_tier: str | None) -> Rejection | None:
+    """422 for `batch`: its price is for the lines of a batch job, which the gateway marks itself."""
+    if service_tier is None or service_tier.lower() != "batch":
+        return None
+    return Rejection(
+        422,
+        "unsupported_field",
+        "`service_tier`: `batch` belongs to batch jobs; leave it out",
+        "service_tier",
+    )
+
+
 def refuse_missing(fields: Fields, required: tuple[str, ...]) -> Rejection | None:
     """400 for the first required field that is absent."""
     for name in required:
