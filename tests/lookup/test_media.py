@@ -206,11 +206,17 @@ class TestBatch:
         priced = cost(self.PRICE, usage, NOW, Request(service_tier="batch"))
         assert isinstance(priced, Cost) and priced.total_nanos == 50 + 10
 
+    def test_it_is_held_as_it_is_billed(self) -> None:
+        for price, nanos in ((self.PRICE, 50 + 10), (price_of(TEXT), 100 + 20)):
+            quote = bound(price, intent_of(100, service_tier="batch"), 10, NOW)
+            assert isinstance(quote, Quote) and quote.total_nanos == nanos
+
     @pytest.mark.parametrize("served", [None, "default", "batch"])
     def test_without_a_batch_price_it_costs_what_others_cost(self, served: str | None) -> None:
         usage = Usage(100, 10, service_tier=served)
-        priced = cost(price_of(TEXT), usage, NOW, Request(service_tier="batch"))
-        assert isinstance(priced, Cost) and priced.total_nanos == 100 + 20
+        for price in (price_of(TEXT), price_of(TEXT, account_tiers=("priority",))):
+            priced = cost(price, usage, NOW, Request(service_tier="batch"))
+            assert isinstance(priced, Cost) and priced.total_nanos == 100 + 20
 
     def test_what_was_not_asked_as_batch_is_not(self) -> None:
         priced = cost(self.PRICE, Usage(100, 10), NOW, Request())

@@ -5,6 +5,8 @@ from price_vector import utc
 
 from outlay.kernel.errors import ConfigError
 from outlay.lookup.book import PriceBook
+from outlay.lookup.cost import Cost, Request, cost
+from outlay.lookup.describe import PriceCard, show
 from outlay.lookup.overrides import (
     AccountTerms,
     Ceiling,
@@ -18,7 +20,8 @@ from outlay.lookup.overrides import (
     permille_of,
     rates_of,
 )
-from outlay.lookup.price import Rates
+from outlay.lookup.price import ModelPrice, Rates
+from outlay.wire.intent import Units, Usage
 
 GOOD = {"input": "1", "output": "2"}
 
@@ -40,6 +43,21 @@ BAD: list[tuple[Override | SelfHosted | Ceiling, str, str]] = [
         "not after",
     ),
     (CustomModel(provider="p", model="", usd_per_mtok=GOOD), "model", "no model"),
+    (
+        CustomModel(provider="p", model="m", usd_per_mtok=GOOD, usd_per_unit={"image": "-1"}),
+        "usd_per_unit.image",
+        "below 0",
+    ),
+    (
+        CustomModel(provider="p", model="m", usd_per_mtok=GOOD, usd_per_unit={"image": "1e20"}),
+        "usd_per_unit.image",
+        "range",
+    ),
+    (
+        SelfHosted(provider="p", usd_per_mtok=GOOD, usd_per_unit={"audio_ms": "free"}),
+        "usd_per_unit.audio_ms",
+        "not a number",
+    ),
     (CustomModel(provider="p", model="m", usd_per_mtok={}), "usd_per_mtok.input", "no price"),
     (CustomModel(provider="p", model="m", usd_per_mtok={"inptu": "1"}), "usd_per_mtok", "inptu"),
     (CustomModel(provider="p", model="m", usd_per_mtok={"input": "-1"}), "usd_per_mtok.input", "range"),
@@ -125,6 +143,31 @@ def test_a_wrong_entry_is_refused_with_key_and_problem(
 def test_all_problems_are_found_at_once() -> None:
     problems = check_all([Discount(provider="p", multiplier="0.85"), BAD[1][0], BAD[7][0]])
     assert [problem.key for problem in problems] == ["prices[1].multiplier", "prices[2].model"]
+
+
+def test_media_and_units_of_an_operators_model() -> None:
+    painter = CustomModel(
+        provider="p",
+        model="m",
+        usd_per_mtok={"input": "1", "output": "2", "input_audio": "8"},
+        usd_per_unit={"image/hd": "0.08", "audio_ms": "0.0000001"},
+    )
+    engine = SelfHosted(
+        provider="q", usd_per_mtok={"input": "0", "output": "0"}, usd_per_unit={"audio_ms": "0"}
+    )
+    book = PriceBook.build([], [painter, Discount(provider="p", multiplier="0.5")], [engine])
+    price = book.find("p", "m", utc("2026-01-01T00:00:00"))
+    assert isinstance(price, ModelPrice)
+    # half of $8 per 10**6 tokens, of $0.08 and of $0.10 per 10**6
+    assert price.rates.input_audio == 4_000 * 10**6
+    assert price.unit_rate("image/hd/1024x1024") == 40_000 * 10**9
+    assert price.unit_rate("audio_ms") == 50 * 10**6 and price.unit_rate("image") is None
+    card = show(book, "p", "m", utc("2026-01-01T00:00:00"))
+    assert isinstance(card, PriceCard) and set(card.unit_rates) == {"image/hd", "audio_ms"}
+    heard = book.find("q", "any", utc("2026-01-01T00:00:00"))
+    assert isinstance(heard, ModelPrice) and heard.unit_rates == {"audio_ms": 0}
+    free = cost(heard, Usage(0, 0, units=(Units("audio_ms", 500),)), utc("2026-01-01T00:00:00"), Request())
+    assert isinstance(free, Cost) and free.total_nanos == 0
 
 
 def test_classes_left_out_are_as_standard() -> None:

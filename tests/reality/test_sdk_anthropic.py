@@ -177,14 +177,12 @@ def test_model_that_is_not_allowed(tmp_path: Path) -> None:
         assert not mock.calls
 
 
-IMAGE: Any = [
-    {"role": "user", "content": [{"type": "hologram", "source": {"type": "url", "url": "https://x.test/a"}}]}
-]
+HOLOGRAM: Any = [{"role": "user", "content": [{"type": "hologram", "url": "https://x.test/a"}]}]
 
 
 @pytest.mark.parametrize(
     ("changes", "code"),
-    [({"model": "claude-unpriced"}, "model_unpriced"), ({"messages": IMAGE}, "unsupported_modality")],
+    [({"model": "claude-unpriced"}, "model_unpriced"), ({"messages": HOLOGRAM}, "unsupported_modality")],
 )
 def test_calls_that_cannot_be_bounded(stage: Stage, changes: dict[str, Any], code: str) -> None:
     error = refusal(

@@ -266,7 +266,12 @@ def test_model_that_nobody_serves(tmp_path: Path) -> None:
         (
             {
                 "model": "gpt-test",
-                "messages": [{"role": "user", "content": [{"type": "hologram", "url": "https://x.test/a"}]}],
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "hologram", "url": "https://x.test/a"}],
+                    }
+                ],
             },
             "unsupported_modality",
         ),

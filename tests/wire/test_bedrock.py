@@ -175,6 +175,21 @@ def test_converse() -> None:
     assert intent.input_tokens_bound == len(body) + OVERHEAD_TOKENS
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (
+            "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-3-haiku-v1:0",
+            "anthropic.claude-3-haiku-v1:0",
+        ),
+        (f"arn:aws:bedrock:us-east-1:123456789012:inference-profile/{CLAUDE}", CLAUDE),
+        (CLAUDE, CLAUDE),
+    ],
+)
+def test_an_arn_names_its_model(model: str, expected: str) -> None:
+    assert taken(body_of(), model).model == expected
+
+
 def test_converse_media() -> None:
     image = {"image": {"format": "png", "source": {"bytes": PICTURE}}}
     nested = {"toolResult": {"toolUseId": "t", "content": [image, {"text": "x"}]}}

@@ -22,6 +22,7 @@ from outlay.lookup.price import ModelPrice, PriceId, Rates
 _OPENAI_PRICES = "https://developers.openai.com/api/docs/pricing"
 _GEMINI_PRICES = "https://ai.google.dev/gemini-api/docs/pricing"
 _READ = "2026-11-24"
+_RESELLING = ("openai", "azure")
 _PER_MILLION = 1_000_000
 
 
@@ -143,30 +144,32 @@ MEDIA_CORRECTIONS: tuple[Correction, ...] = (
         source="https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html",
         read_on=_READ,
     ),
-    # Text only in the feed. Snapshots of October 2024 cost more and are no longer served.
-    Correction(
-        name="openai-audio-preview",
-        provider="openai",
-        models=r"gpt-4o-audio-preview",
-        change=MediaRates({"input_audio": usd_to_nanos("40"), "output_audio": usd_to_nanos("80")}),
-        source=_OPENAI_PRICES,
-        read_on=_READ,
+    # Text only in the feed. Snapshots of October 2024 cost more and are no longer served. Azure has the same prices.
+    *(
+        Correction(
+            name="openai-audio-preview",
+            provider=provider,
+            models=model,
+            change=MediaRates({"input_audio": usd_to_nanos(heard), "output_audio": usd_to_nanos(spoken)}),
+            source=_OPENAI_PRICES,
+            read_on=_READ,
+        )
+        for provider in _RESELLING
+        for model, heard, spoken in (
+            ("gpt-4o-audio-preview", "40", "80"),
+            ("gpt-4o-mini-audio-preview", "10", "20"),
+        )
     ),
-    Correction(
-        name="openai-mini-audio-preview",
-        provider="openai",
-        models=r"gpt-4o-mini-audio-preview",
-        change=MediaRates({"input_audio": usd_to_nanos("10"), "output_audio": usd_to_nanos("20")}),
-        source=_OPENAI_PRICES,
-        read_on=_READ,
-    ),
-    Correction(
-        name="openai-makes-media-only",
-        provider="openai",
-        models=r"gpt-4o-mini-tts|gpt-image-1|gpt-image-1-mini|gpt-image-2(\.5-(flare|sunburst))?",
-        change=MediaAsText(),
-        source=_OPENAI_PRICES,
-        read_on=_READ,
+    *(
+        Correction(
+            name="openai-makes-media-only",
+            provider=provider,
+            models=r"gpt-4o-mini-tts|gpt-image-1|gpt-image-1-mini|gpt-image-2(\.5-(flare|sunburst))?",
+            change=MediaAsText(),
+            source=_OPENAI_PRICES,
+            read_on=_READ,
+        )
+        for provider in _RESELLING
     ),
     # Supervised tuning, USD per 10**6 tokens of training.
     _training(r"gpt-4\.1", "25"),

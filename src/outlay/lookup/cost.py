@@ -22,6 +22,7 @@ from outlay.kernel.money import UNITS_PER_RATE, Nanos, line_bound, line_cost
 from outlay.lookup.media import input_rates, output_rates, token_lines, unit_bound, unit_lines
 from outlay.lookup.price import PERMILLE, ModelPrice, PriceId, Rates, Tier, scale_rates
 from outlay.lookup.served import (
+    BATCH,
     STANDARD,
     STANDARD_SPEEDS,
     UnknownTier,
@@ -33,7 +34,6 @@ from outlay.lookup.served import (
 from outlay.wire.intent import CacheWrite, CallIntent, HostedTool, Operation, Units, Usage
 
 _FREE = frozenset({Operation.COUNT_TOKENS, Operation.MODELS, Operation.FREE})
-BATCH = "batch"
 _NANOS_PER_MINUTE = 60 * NANOS_PER_SECOND
 _MINUTES_PER_DAY = 1440
 _EPOCH_WEEKDAY = 3
@@ -304,7 +304,8 @@ def _as_batch(price: ModelPrice, usage: Usage, requested: Requested) -> tuple[Us
     if BATCH in price.variants:
         return msgspec.structs.replace(usage, service_tier=BATCH), requested
     standard = Request(requested.operation, None, requested.speed, requested.inference_geo, requested.units)
-    return msgspec.structs.replace(usage, service_tier=None), standard
+    # named, so that the account's own setting, which batches do not have, is not asked
+    return msgspec.structs.replace(usage, service_tier=next(iter(price.standard_tiers), None)), standard
 
 
 def _add_cache_writes(lines: list[Line], rates: Rates, usage: Usage) -> Unpriced | None:

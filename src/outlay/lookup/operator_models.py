@@ -64,6 +64,7 @@ def self_hosted_price(entry: SelfHosted) -> ModelPrice:
         model=entry.model,
         source=f"operator: {entry.name}",
         rates=rates,
+        unit_rates=unit_rates_of(entry.usd_per_unit, "usd_per_unit"),
         fee_per_request_nanos=fee_of(entry.usd_per_request, "usd_per_request"),
         context_window=entry.context_window,
         max_output_tokens=entry.max_output_tokens,

@@ -127,6 +127,8 @@ class SelfHosted(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defau
     """Output tokens a second."""
     input_tokens_per_second: str | None = None
     aliases: tuple[str, ...] = ()
+    usd_per_unit: Amounts = {}
+    """As in `CustomModel`; an engine that states units and no tokens (a transcriber) needs them."""
     usd_per_request: str = "0"
     context_window: int | None = None
     max_output_tokens: int | None = None
@@ -192,10 +194,14 @@ def tool_fees_of(amounts: dict[str, str], key: str) -> dict[str, int]:
 
 def unit_rates_of(amounts: Amounts, key: str) -> dict[str, int]:
     """Nanos per 10**6 units of USD per unit. Raises ConfigError."""
-    return {
-        unit: usd_per_million_to_rate(_finite(text, f"{key}.{unit}", at_least=Decimal(0)) * 1_000_000)
-        for unit, text in amounts.items()
-    }
+    rates: dict[str, int] = {}
+    for unit, text in amounts.items():
+        value = _finite(text, f"{key}.{unit}", at_least=Decimal(0))
+        try:
+            rates[unit] = usd_per_million_to_rate(value * 1_000_000)
+        except MoneyError as error:
+            raise ConfigError(str(error), key=f"{key}.{unit}") from error
+    return rates
 
 
 def multiplier_of(text: str, key: str) -> Decimal:
@@ -278,6 +284,7 @@ def check(entry: Override | SelfHosted | Ceiling, key: str) -> None:
                 raise ConfigError("needs tiers or geos", key=key)
         case SelfHosted():
             self_hosted_rates(entry, key)
+            unit_rates_of(entry.usd_per_unit, f"{key}.usd_per_unit")
             fee_of(entry.usd_per_request, f"{key}.usd_per_request")
             _check_positive(entry.context_window, f"{key}.context_window")
         case Ceiling():

@@ -10,6 +10,8 @@ from outlay.lookup.price import ModelPrice
 
 STANDARD = ""
 """Key of the base rates."""
+BATCH = "batch"
+"""Asked for by lines of batch jobs alone (`wire` refuses it elsewhere)."""
 SPEED_PREFIX = "speed:"
 STANDARD_SPEEDS = frozenset({None, "standard"})
 GEOS_WITHOUT_UPLIFT = frozenset({None, "", "global", "not_available", "default"})
@@ -34,7 +36,7 @@ OTHER_STANDARD_TIERS = ("default", "standard", "auto", "on_demand")
 
 _UNASKED = frozenset({None, "", "auto", "default", "standard", "standard_only", "on_demand"})
 """Requested tiers that promise the base rates, unless the account itself is set to another (`account_tiers`)."""
-_CHEAPER = frozenset({"flex", "batch"})
+_CHEAPER = frozenset({"flex", BATCH})
 """Discount tiers: served at their own price or, when there is no room, at standard; never above it."""
 _FASTER: dict[str, tuple[str, ...]] = {
     # A premium tier may be ramped down to a lower one and is then billed as that one.
@@ -86,6 +88,8 @@ def reachable_variants(
     """
     if price.is_flat:
         return (STANDARD,)
+    if tier == BATCH and speed in STANDARD_SPEEDS and BATCH in price.variants:
+        return (BATCH,)  # a line of a batch job, which `lookup.cost` always bills so
     keys = [STANDARD]
     if speed not in STANDARD_SPEEDS:
         key = f"{SPEED_PREFIX}{speed}"

@@ -30,10 +30,10 @@ from outlay.wire.fields import (
     read_fields,
     refuse_model,
     refuse_nested_duplicate,
+    refuse_tier,
 )
 from outlay.wire.intent import CacheWrite, CallIntent, Dialect, HostedTool, Modality, Operation, Rejection
 from outlay.wire.media import Media
-from outlay.wire.openai_terms import refuse_tier
 
 __all__ = ["MessagesStream", "parse_count_tokens", "parse_messages", "read_answer"]
 

@@ -35,6 +35,7 @@ from outlay.wire.openai_terms import IMAGE_TOKENS
 __all__ = [
     "ConverseStream",
     "InvokeStream",
+    "base_model",
     "parse_converse",
     "parse_invoke",
     "read_answer",
@@ -146,12 +147,17 @@ _decode_converse: Final = msgspec.json.Decoder(_Converse).decode
 _decode_embedding: Final = msgspec.json.Decoder(_Embedding).decode
 
 
+def base_model(model: str) -> str:
+    """The id or profile that an ARN names, which is what has a price; any other model as it is."""
+    return model.rpartition("/")[2] if model.startswith("arn:") else model
+
+
 def parse_converse(body: bytes, *, model: str, stream: bool) -> CallIntent | Rejection:
     """The money side of `Converse`. Never raises. `model` is the id, profile or ARN of the path, unescaped."""
     fields = read_fields(body)
     if isinstance(fields, Rejection):
         return fields
-    return _converse(body, fields, model, Operation.CONVERSE, stream=stream)
+    return _converse(body, fields, base_model(model), Operation.CONVERSE, stream=stream)
 
 
 def parse_invoke(body: bytes, *, model: str, stream: bool) -> CallIntent | Rejection:
@@ -159,6 +165,7 @@ def parse_invoke(body: bytes, *, model: str, stream: bool) -> CallIntent | Rejec
     fields = read_fields(body)
     if isinstance(fields, Rejection):
         return fields
+    model = base_model(model)
     refused = refuse_model(model)
     if refused is not None:
         return refused

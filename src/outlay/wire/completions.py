@@ -18,10 +18,11 @@ from outlay.wire.fields import (
     refuse_count,
     refuse_missing,
     refuse_model,
+    refuse_tier,
 )
 from outlay.wire.intent import CallIntent, Dialect, Operation, Rejection
 from outlay.wire.openai_answer import ChatStream, read_answer
-from outlay.wire.openai_terms import cache_write, refuse_tier
+from outlay.wire.openai_terms import cache_write
 
 __all__ = ["ChatStream", "parse_completion", "read_answer"]
 

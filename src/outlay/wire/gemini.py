@@ -27,11 +27,11 @@ from outlay.wire.fields import (
     refuse_count,
     refuse_model,
     refuse_nested_duplicate,
+    refuse_tier,
 )
 from outlay.wire.gemini_answer import GenerateStream, is_priced_by_query, read_answer
 from outlay.wire.intent import CallIntent, Dialect, HostedTool, Modality, Operation, Rejection
 from outlay.wire.media import Media
-from outlay.wire.openai_terms import refuse_tier
 
 __all__ = ["GenerateStream", "parse_count_tokens", "parse_embed_content", "parse_generate", "read_answer"]
 

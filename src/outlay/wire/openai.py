@@ -30,11 +30,12 @@ from outlay.wire.fields import (
     read_fields,
     refuse_model,
     refuse_nested_duplicate,
+    refuse_tier,
 )
 from outlay.wire.intent import CallIntent, Dialect, HostedTool, Modality, Operation, Rejection
 from outlay.wire.media import Media
 from outlay.wire.openai_answer import ChatStream, read_answer
-from outlay.wire.openai_terms import cache_write, image_tokens, inline_bytes, refuse_tier
+from outlay.wire.openai_terms import cache_write, image_tokens, inline_bytes
 
 __all__ = ["ChatStream", "parse_chat", "parse_embeddings", "read_answer"]
 

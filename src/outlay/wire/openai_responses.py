@@ -25,11 +25,12 @@ from outlay.wire.fields import (
     refuse_missing,
     refuse_model,
     refuse_nested_duplicate,
+    refuse_tier,
 )
 from outlay.wire.intent import CallIntent, Dialect, HostedTool, Modality, Operation, Rejection
 from outlay.wire.media import Media
 from outlay.wire.openai_responses_answer import ResponsesStream, read_answer
-from outlay.wire.openai_terms import cache_write, image_tokens, inline_bytes, refuse_tier
+from outlay.wire.openai_terms import cache_write, image_tokens, inline_bytes
 
 __all__ = ["ResponsesStream", "parse_responses", "read_answer"]
 

@@ -10,7 +10,7 @@ gpt-4o-mini is the worst with 2833 + 8 x 5667 = 48,169. Patch models: at most 10
 from typing import Final
 
 from outlay.wire.fields import has_escaped_ascii
-from outlay.wire.intent import CacheWrite, Rejection
+from outlay.wire.intent import CacheWrite
 
 IMAGE_TOKENS: Final = 24_600
 TILED_MINI_IMAGE_TOKENS: Final = 48_169
@@ -38,15 +38,3 @@ def cache_write(body: bytes) -> CacheWrite:
     if b"prompt_cache" in body and (b"12h" in body or b"24h" in body):
         return CacheWrite.HALF_DAY
     return CacheWrite.HALF_DAY if has_escaped_ascii(body) else CacheWrite.DEFAULT
-
-
-def refuse_tier(service_tier: str | None) -> Rejection | None:
-    """422 for `batch`: its price is for the lines of a batch job, which the gateway marks itself."""
-    if service_tier is None or service_tier.lower() != "batch":
-        return None
-    return Rejection(
-        422,
-        "unsupported_field",
-        "`service_tier`: `batch` belongs to batch jobs; leave it out",
-        "service_tier",
-    )

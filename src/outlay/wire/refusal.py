@@ -125,6 +125,21 @@ def stream_error_event(
     return _event(None, {"error": error})
 
 
+def socket_error(
+    status: int, code: str, message: str, fields: Mapping[str, object], *, lane: str | None, event_id: str
+) -> bytes:
+    """The text message that ends a response (of `lane`) or tells of an error over a WebSocket of OpenAI's dialect."""
+    event: dict[str, object] = {
+        "type": "error",
+        "event_id": event_id,
+        "status": status,
+        "error": _error(Dialect.OPENAI, status, code, message, fields),
+    }
+    if lane is not None:
+        event["stream_id"] = lane
+    return msgspec.json.encode(event)
+
+
 def error_type(dialect: Dialect, status: int) -> str:
     """The vendor's error type for an HTTP status."""
     if dialect is Dialect.ANTHROPIC:
