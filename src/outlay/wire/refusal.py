@@ -126,14 +126,19 @@ def stream_error_event(
 
 
 def socket_error(
-    status: int, code: str, message: str, fields: Mapping[str, object], *, lane: str | None, event_id: str
+    status: int, code: str, message: str, fields: Mapping[str, object], *, lane: str | None = None
 ) -> bytes:
-    """The text message that ends a response (of `lane`) or tells of an error over a WebSocket of OpenAI's dialect."""
+    """The text message that tells of an error over a WebSocket of OpenAI's dialect.
+
+    What its SDK reads stands both flat, as in an event of a stream, and under `error`, as in an HTTP answer.
+    """
+    error = _error(Dialect.OPENAI, status, code, message, fields)
     event: dict[str, object] = {
+        **error,
         "type": "error",
-        "event_id": event_id,
         "status": status,
-        "error": _error(Dialect.OPENAI, status, code, message, fields),
+        "sequence_number": 0,
+        "error": error,
     }
     if lane is not None:
         event["stream_id"] = lane

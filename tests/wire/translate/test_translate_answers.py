@@ -21,7 +21,11 @@ CASES = [
     for client, upstream in PAIRS
     for name in EXPECTED
 ]
-RECORDED = sorted((Path(__file__).parents[2] / "recorded").glob("*.sse"))
+RECORDED = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "recorded").glob("*.sse"))
+    if not path.name.startswith(("images", "speech", "transcript", "openai_responses_stream"))
+]
 REFUSED = Said(refusal="I cannot help with that.", input=12, output=4)
 
 

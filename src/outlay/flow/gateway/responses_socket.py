@@ -16,6 +16,7 @@ from outlay.flow.gateway.websocket import GOING_AWAY, WebSocket
 from outlay.kernel.errors import AccountingBroken
 from outlay.wire.fields import read_fields
 from outlay.wire.intent import Rejection
+from outlay.wire.refusal import socket_error
 from outlay.wire.sse import EventSplitter, event_data
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ IDLE_S: Final = 3600
 
 class _Message(msgspec.Struct, gc=False):
     type: str = ""
+    stream_id: str | None = None
+    """The lane, which every event of its response names."""
 
 
 class _Completed(msgspec.Struct, gc=False):
@@ -41,10 +44,10 @@ class _Event(msgspec.Struct, gc=False):
     response: _Completed | None = None
 
 
-_decode_type: Final = msgspec.json.Decoder(_Message).decode
+_decode_message: Final = msgspec.json.Decoder(_Message).decode
 _decode_event: Final = msgspec.json.Decoder(_Event).decode
 _decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_NOT_SENT: Final = frozenset({"type", "background", "stream", "stream_options", "event_id"})
+_NOT_SENT: Final = frozenset({"type", "background", "stream", "stream_options", "event_id", "stream_id"})
 _ENDS: Final = (b"response.completed", b"response.incomplete")
 
 
@@ -111,7 +114,7 @@ class ResponsesSession:
 
     def _on_message(self, message: bytes) -> None:
         try:
-            kind = _decode_type(message).type
+            kind = _decode_message(message).type
         except (ValueError, RecursionError):
             self._refuse(400, "invalid_json", "a message must be one JSON object")
             return
@@ -131,7 +134,7 @@ class ResponsesSession:
         if isinstance(body, Rejection):
             self._refuse(body.status, body.code, body.message)
             return
-        turn = Turn(self, body[1])
+        turn = Turn(self, body[1], _decode_message(message).stream_id)
         self._turn = turn
         request = Request()
         shaken = self._handshake
@@ -173,8 +176,7 @@ class ResponsesSession:
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self._gateway.metrics.refused(code)
-        error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
-        self.send(msgspec.json.encode({**error, "type": "error", "status": status, "error": error}))
+        self.send(socket_error(status, code, message, {}))
 
     def _on_closed(self) -> None:
         self._gateway.sessions.discard(self)
@@ -192,9 +194,10 @@ class ResponsesSession:
 class Turn:
     """One response of a socket, in the shape of a client's connection."""
 
-    def __init__(self, session: ResponsesSession, items: list[msgspec.Raw] | None) -> None:
+    def __init__(self, session: ResponsesSession, items: list[msgspec.Raw] | None, lane: str | None) -> None:
         self._session = session
         self._items = items
+        self._lane = b"" if lane is None else b',"stream_id":' + msgspec.json.encode(lane) + b"}"
         self._splitter = EventSplitter()
         self.answering: Answering | None = None
 
@@ -215,15 +218,12 @@ class Turn:
     def write_whole(self, status: int, head: bytes, body: bytes) -> None:
         """An answer that is no stream: an error, as an event."""
         try:
-            fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-            error = msgspec.json.decode(fields["error"], type=dict[str, msgspec.Raw])
+            error = msgspec.json.decode(body, type=dict[str, dict[str, object]])["error"]
         except (ValueError, KeyError, RecursionError):
-            error = {"message": msgspec.Raw(msgspec.json.encode(f"status {status}"))}
-        flat: dict[str, object] = {
-            name: error[name] for name in ("code", "message", "param") if name in error
-        }
-        event: dict[str, object] = {"type": "error", "status": status, **flat, "error": error}
-        self._session.send(msgspec.json.encode(event))
+            error = {}
+        code, message = error.pop("code", None), error.pop("message", None)
+        text = message if isinstance(message, str) else f"the provider answered with status {status}"
+        self._send(socket_error(status, code if isinstance(code, str) else "upstream_error", text, error))
         self._session.turn_ended()
 
     def begin_stream(self, status: int, head: bytes) -> None:
@@ -236,7 +236,10 @@ class Turn:
             if text and text != b"[DONE]":
                 if self._items is not None and any(end in text for end in _ENDS):
                     self._remember(text)
-                self._session.send(text)
+                self._send(text)
+
+    def _send(self, event: bytes) -> None:
+        self._session.send(event[:-1] + self._lane if self._lane else event)
 
     def end_stream(self, data: bytes = b"") -> None:
         """The response is over."""
