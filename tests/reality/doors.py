@@ -243,7 +243,13 @@ DOORS: dict[str, Door] = {
 
 @contextmanager
 def house(
-    folder: Path, limit: str = "100", *, settings: Settings | None = None, **changes: Any
+    folder: Path,
+    limit: str = "100",
+    *,
+    settings: Settings | None = None,
+    keep_calls: int = 64,
+    providers: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Iterator[tuple[MockProvider, RunningGateway]]:
     """The mock of every vendor behind a gateway with one budget."""
     with (
@@ -255,7 +261,7 @@ def house(
             mock.url,
             [budget("all", limit)],
             price_book=world.book(),
-            upstreams=world.providers(mock.url),
+            upstreams=world.providers(mock.url, **(providers or {})),
             settings=settings or Settings(disclose=Disclose.ALL, job_poll_s=1),
             **changes,
         ) as gateway,
