@@ -398,3 +398,55 @@ def test_google_names_are_read_in_both_spellings() -> None:
     result = translated(Operation.GENERATE, Operation.CHAT, body)
     assert isinstance(result, Rejection)
     assert (result.status, result.param) == (400, "systemInstruction")
+
+
+@pytest.mark.parametrize(
+    ("source", "body"),
+    [
+        (
+            Operation.CHAT,
+            {"model": "m", "messages": [{"role": "user", "content": "Hi", "x": None}], "y": None},
+        ),
+        (
+            Operation.RESPONSES,
+            {
+                "model": "m",
+                "input": [{"role": "user", "content": [{"type": "input_text", "text": "Hi", "z": None}]}],
+            },
+        ),
+        (
+            Operation.MESSAGES,
+            {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "y": None},
+        ),
+        (
+            Operation.GENERATE,
+            {"contents": [{"parts": [{"text": "Hi", "x": None}]}], "generationConfig": {"y": None}},
+        ),
+    ],
+)
+def test_an_unknown_field_that_is_null_says_nothing(source: Operation, body: dict[str, Any]) -> None:
+    target = Operation.CHAT if source is not Operation.CHAT else Operation.GENERATE
+    assert isinstance(translated(source, target, body), Translated)
+    many = {**body, **{f"unknown{number}": None for number in range(40)}}
+    assert isinstance(translated(source, target, many), Rejection)
+
+
+def test_nulls_in_a_tools_schema_and_arguments_stay() -> None:
+    arguments = {"a": None}
+    schema = {"type": "object", "properties": {"a": {"type": ["string", "null"], "default": None}}}
+    body = {
+        **SAMPLES["text"][Operation.MESSAGES],
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "t", "name": "f", "input": arguments}],
+            },
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "ok"}]},
+        ],
+        "tools": [{"name": "f", "input_schema": schema}],
+        "unknown": None,
+    }
+    sent = json.loads(translated(Operation.MESSAGES, Operation.GENERATE, body).body)
+    assert sent["contents"][1]["parts"][0]["functionCall"]["args"] == arguments
+    assert sent["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"] == schema

@@ -28,11 +28,13 @@ DEFAULT_FILE_NAME: Final = "document.pdf"
 class Untranslatable(Exception):
     """Something that the target cannot carry, or a value that has no meaning. Never leaves this package."""
 
-    def __init__(self, param: str, why: str, *, status: int = 422) -> None:
+    def __init__(self, param: str, why: str, *, status: int = 422, is_unknown: bool = False) -> None:
         super().__init__(why)
         self.param = param
         self.why = why
         self.status = status
+        self.is_unknown = is_unknown
+        """`param` is a field that the reader does not know."""
 
 
 class Origin(StrEnum):

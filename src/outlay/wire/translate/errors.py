@@ -49,6 +49,8 @@ class VendorError(msgspec.Struct, frozen=True):
     code: str | None = None
     """The vendor's own word: OpenAI's `code` or `type`, Anthropic's `type`, Google's `status`."""
     param: str | None = None
+    status: int | None = None
+    """The HTTP status that the vendor states itself."""
 
 
 TOO_LONG: Final = "context_length_exceeded"
@@ -113,12 +115,14 @@ def error_of(given: Any) -> VendorError | None:
     message = error["message"][:MAX_MESSAGE_CHARS]
     if any(words in message for words in _TOO_LONG_WORDS):
         code = TOO_LONG
-    return VendorError(message, code, param if isinstance(param, str) else None)
+    number = error.get("code")
+    status = number if type(number) is int and 400 <= number < 600 else None
+    return VendorError(message, code, param if isinstance(param, str) else None, status)
 
 
 def status_of(error: VendorError) -> int:
     """The HTTP status that an error inside a stream would have had."""
-    return _STATUSES.get(error.code or "", 500)
+    return error.status or _STATUSES.get(error.code or "", 500)
 
 
 def translate_error(

@@ -10,7 +10,7 @@ import msgspec
 
 from outlay.wire.intent import Operation
 from outlay.wire.translate.conversation import Reasoning, Stop, Text, Tokens, ToolCall
-from outlay.wire.translate.errors import VendorError, error_event, error_of
+from outlay.wire.translate.errors import VendorError, error_event, error_of, status_of
 from outlay.wire.translate.events import (
     CallDelta,
     CallEnded,
@@ -48,8 +48,7 @@ class GenerateDecoder(Decoder):
         chunk = decode_google(data)
         if chunk.error is not None:
             error = error_of({"error": chunk.error}) or VendorError("the provider reported an error")
-            code = chunk.error.get("code") if isinstance(chunk.error, dict) else None
-            self.fail(error, code if isinstance(code, int) and 400 <= code < 600 else 500)
+            self.fail(error, status_of(error))
             return
         self.start(chunk.response_id or "")
         if chunk.usage_metadata is not None:

@@ -30,7 +30,7 @@ from outlay.wire.translate.conversation import (
     safe_id,
 )
 from outlay.wire.translate.effort import anthropic_thinking
-from outlay.wire.translate.names import refuse_field, refuse_part
+from outlay.wire.translate.names import field_name, refuse_field, refuse_part
 
 _MESSAGES: Final = Operation.MESSAGES
 DEFAULT_MAX_TOKENS: Final = 4096
@@ -184,7 +184,7 @@ def _write_document(conversation: Conversation, turn: Turn, part: File) -> dict[
     elif part.media_type == _PDF:
         source = {"type": "base64", "media_type": _PDF, "data": part.data}
     elif part.media_type.startswith("text/"):
-        text = decode_text(part.data, f"turn {turn.at}")
+        text = decode_text(part.data, f"{field_name(conversation.source, 'turns')}[{turn.at}]")
         source = {"type": "text", "media_type": _PLAIN, "data": text}
     else:
         raise refuse_part(

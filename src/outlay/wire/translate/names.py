@@ -1,5 +1,6 @@
 """The client's own names for what the neutral record holds, and the one way to say that a target cannot carry it."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -107,7 +108,9 @@ def decoding_problem(error: msgspec.ValidationError, prefix: str = "") -> Untran
         name = text[len(_UNKNOWN) :].rstrip("`")[:64]
         param = f"{path}.{name}" if path else name
         return Untranslatable(
-            param, "is not translated to another dialect; leave it out or use a model of this dialect"
+            param,
+            "is not translated to another dialect; leave it out or use a model of this dialect",
+            is_unknown=True,
         )
     if text.startswith(_BAD_VALUES):
         # the client's dialect took it, so it is rather new than wrong
@@ -118,3 +121,25 @@ def decoding_problem(error: msgspec.ValidationError, prefix: str = "") -> Untran
             f"{value} is not translated to another dialect; use a model of this dialect",
         )
     return Untranslatable(path or "body", text[:256], status=400)
+
+
+_PATH: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def without_null(body: bytes, path: str) -> bytes | None:
+    """The body without the field at `path`, if that is null; else None."""
+    whole = place = _decode(body)
+    keys = [int(index) if index else name for name, index in _PATH.findall(path)]
+    for key in keys[:-1]:
+        if isinstance(key, int):
+            if not isinstance(place, list) or key >= len(place):
+                return None
+        elif not isinstance(place, dict) or key not in place:
+            return None
+        place = place[key]
+    last = keys[-1] if keys else None
+    if not isinstance(place, dict) or place.get(last, msgspec.UNSET) is not None:
+        return None
+    del place[last]
+    return msgspec.json.encode(whole)

@@ -14,7 +14,7 @@ from outlay.wire.translate.gemini_reader import read_generate
 from outlay.wire.translate.gemini_writer import write_generate
 from outlay.wire.translate.messages_reader import read_messages
 from outlay.wire.translate.messages_writer import write_messages
-from outlay.wire.translate.names import decoding_problem, refuse_part, rejection
+from outlay.wire.translate.names import decoding_problem, refuse_part, rejection, without_null
 from outlay.wire.translate.responses_reader import read_responses
 from outlay.wire.translate.responses_writer import write_responses
 
@@ -34,6 +34,9 @@ WRITERS: Final[Mapping[Operation, Callable[[Conversation, Target], bytes]]] = Ma
         Operation.GENERATE: write_generate,
     }
 )
+
+MAX_UNKNOWN_NULLS: Final = 16
+"""Each one costs another reading; no SDK writes so many."""
 
 
 class Translated(msgspec.Struct, frozen=True):
@@ -58,16 +61,30 @@ def translate_request(
     422 `untranslatable` names the field that the target cannot carry.
     """
     try:
-        conversation = READERS[source](body)
+        conversation = _read(source, body)
         _refuse_prefill(conversation, target)
         return Translated(WRITERS[target](conversation, Target(model, stream, max_output_tokens)))
     except Untranslatable as problem:
         return rejection(problem)
-    except msgspec.ValidationError as error:
-        return rejection(decoding_problem(error))
     except (ValueError, RecursionError):
         # ValueError: also bytes that are no UTF-8, and text with surrogates that no encoder takes
         return Rejection(400, "invalid_json", "the body is not valid JSON in UTF-8")
+
+
+def _read(source: Operation, body: bytes) -> Conversation:
+    """The body as a `Conversation`; an unknown field says nothing if it is null."""
+    for _ in range(MAX_UNKNOWN_NULLS):
+        try:
+            return READERS[source](body)
+        except msgspec.ValidationError as error:
+            problem = decoding_problem(error)
+        except Untranslatable as untranslatable:
+            problem = untranslatable
+        stripped = without_null(body, problem.param) if problem.is_unknown else None
+        if stripped is None:
+            raise problem
+        body = stripped
+    raise problem
 
 
 def _refuse_prefill(conversation: Conversation, target: Operation) -> None:

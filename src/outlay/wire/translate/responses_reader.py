@@ -331,7 +331,9 @@ def _read_item(conversation: Conversation, index: int, item: bytes) -> None:
         case "function_call_output" | "custom_tool_call_output":
             given = _decode_output(item)
             content = (
-                [Text(given.output)] if isinstance(given.output, str) else _read_content(given.output, index)
+                [Text(given.output)]
+                if isinstance(given.output, str)
+                else _read_content(given.output, f"input[{index}].output")
             )
             kept = tuple(part for part in content if isinstance(part, Text | Image | File))
             result = ToolResult(given.call_id, kept, is_custom=given.type == "custom_tool_call_output")
@@ -357,7 +359,7 @@ def _refuse_namespace(namespace: str | None, index: int) -> None:
 
 def _read_message(conversation: Conversation, index: int, message: _Message) -> None:
     content = message.content
-    parts = [Text(content)] if isinstance(content, str) else _read_content(content, index)
+    parts = [Text(content)] if isinstance(content, str) else _read_content(content, f"input[{index}].content")
     turns = conversation.turns
     if message.role == "assistant":
         last = turns[-1] if turns else None
@@ -393,11 +395,11 @@ def _append_output(conversation: Conversation, index: int, part: Part) -> None:
 
 
 def _read_content(
-    content: list[_Content] | list[_InputText | _InputImage | _InputFile], index: int
+    content: list[_Content] | list[_InputText | _InputImage | _InputFile], place: str
 ) -> list[Part]:
     parts: list[Part] = []
     for at, part in enumerate(content):
-        name = f"input[{index}].content[{at}]"
+        name = f"{place}[{at}]"
         match part:
             case _InputText() | _OutputText():
                 parts.append(Text(part.text))
