@@ -254,7 +254,10 @@ def house(
     """The mock of every vendor behind a gateway with one budget."""
     with (
         MockProvider(
-            prices=world.meter_prices(), models=world.MODELS, behaviour={"output_tokens": 40}
+            prices=world.meter_prices(),
+            models=world.MODELS,
+            behaviour={"output_tokens": 40},
+            keep_calls=keep_calls,
         ) as mock,
         RunningGateway(
             folder / "l.db",
