@@ -244,7 +244,7 @@ def cost(price: ModelPrice, usage: Usage, at: UnixNanos, requested: Requested) -
         return _contradiction(usage)
     lines: list[Line] = []
     if (
-        price.unit_rates
+        (price.unit_rates and price.is_by_unit)
         or usage.input_image_tokens
         or usage.input_audio_tokens
         or usage.output_audio_tokens

@@ -147,7 +147,7 @@ class ModelPrice(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, kw_
         """Most input tokens of a call, None if neither limit nor window is known."""
         return self.context_window if self.input_limit_tokens is None else self.input_limit_tokens
 
-    @property
+    @cached_property
     def is_by_unit(self) -> bool:
         """Whether calls are billed by units alone; then tokens are free and a call without units is unpriced."""
         return bool(self.unit_rates) and self.rates.input == 0 and not self.rates.output

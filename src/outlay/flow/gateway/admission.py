@@ -88,8 +88,8 @@ class Admission:
         self._snapshot: Snapshot = gateway.snapshot
         self._client: Answered | None = client
         self._request = request
-        self._now_ns = gateway.clock.now()
-        self.id = gateway.ids.make(self._now_ns)
+        self.began_at = gateway.clock.now()
+        self.id = gateway.ids.make(self.began_at)
         self._parts: list[bytes] = []
 
     # -- before anything is held ------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Admission:
         self._entries = entries
         only = entries.only
         if only is not None:
-            self._begin_attempt(only, self._now_ns)
+            self._begin_attempt(only, self.began_at)
             return
         self._plan = self._gateway.plan(entries, intent, self._worst_at)
         self._ask_next()
@@ -123,7 +123,7 @@ class Admission:
             if isinstance(passage, Refusal):
                 return None
             sent = passage.intent
-        terms = make_terms(self._snapshot, entry.provider, entry.model, sent, self._now_ns)
+        terms = make_terms(self._snapshot, entry.provider, entry.model, sent, self.began_at)
         return None if isinstance(terms, Refusal) else terms.quote.total_nanos
 
     def _passage_at(self, entry: Entry) -> Passage | Refusal:

@@ -108,7 +108,7 @@ class Desk:
         """The caller, or None after an answer that says why the key does not open the door."""
         gateway = self._gateway
         memo = gateway.memo(client, request)
-        if memo is not None and memo.key.expires_at > gateway.clock.now():
+        if memo is not None and memo.key.expires_at > exchange.began_at:
             return memo
         key = None if memo is None else memo.key
         secret = Caller(request.headers).secret if memo is None else b"-"

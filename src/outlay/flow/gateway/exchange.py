@@ -42,6 +42,8 @@ _TRACKED = frozenset(
     {Operation.FREE, Operation.BATCH, Operation.MESSAGE_BATCH, Operation.FINE_TUNING, Operation.RESPONSES}
 )
 """Operations whose answers may make or list objects that belong to somebody."""
+_SPECIAL = frozenset({Operation.INVOKE, Operation.PASSTHROUGH})
+"""Operations whose cost the answer's body alone does not tell."""
 _UNSURE = frozenset({Basis.OUTCOME_UNKNOWN, Basis.COUNTED})
 _AS_RECEIVED = Edits(0, False, False)
 
@@ -303,7 +305,11 @@ class Exchange(Admission):
         if fixed is not None and job is not None:
             fixed.defer(self._hold, job)
         else:
-            settlement = self._settlement(status, body)
+            special = self._sent.operation in _SPECIAL
+            at = self._now()
+            settlement = (
+                self._settlement(status, body) if special else settle_answer(self._terms, status, body, at)
+            )
             cost = settlement.cost_nanos
             self._end(settlement)
         head = self._head() + cost_head(self._entry.chain, self._entry.visible, cost)

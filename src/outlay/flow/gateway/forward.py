@@ -90,9 +90,8 @@ def upstream_request(  # noqa: PLR0917 - the hot path: a record of these would c
     """The whole request as the provider gets it. `forwarded` are the client's own header lines that go on."""
     body = _upstream_body(target, intent, body, edits, request)
     path = target.stream_path if intent.stream else target.path
-    query = _query(target, intent, request, path)
-    if query:
-        path += query
+    if target.translates or b"?" in request.path:
+        path += _query(target, intent, request, path)
     trace = b""
     if target.provider.send_request_id:
         trace = b"x-outlay-request-id: %b\r\n" % id_header(request_id)
