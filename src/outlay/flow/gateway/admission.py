@@ -13,7 +13,7 @@ from outlay.flow.gateway.attempts import Plan
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Answered, Request
 from outlay.flow.gateway.entries import Entries, Entry, Memo
-from outlay.flow.gateway.fixed import FixedTerms
+from outlay.flow.gateway.fixed import FixedTerms, free_terms
 from outlay.flow.gateway.passage import Passage, passage_of
 from outlay.flow.gateway.quoting import make_terms, may_clamp
 from outlay.flow.gateway.refusal import Refusal, refusal_of
@@ -23,13 +23,13 @@ from outlay.flow.gateway.upstream import UpstreamConnection
 from outlay.flow.ledger.charge import Hold
 from outlay.flow.lifecycle import State
 from outlay.flow.outcome import Failure
-from outlay.flow.shadow import would_refuse
+from outlay.flow.shadow import PREFIX, would_refuse
 from outlay.flow.waiting import Waiter
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import id_text
 from outlay.lookup.cost import Quote, with_output
-from outlay.wire.intent import CallIntent, Dialect
+from outlay.wire.intent import CallIntent, Dialect, Operation
 from outlay.wire.routes import Match
 from outlay.wire.stream import StreamReader
 
@@ -144,6 +144,10 @@ class Admission:
             self._terms = self.fixed.terms
         else:
             terms = make_terms(self._snapshot, entry.provider, entry.model, sent, now)
+            if isinstance(terms, Refusal) and self._gateway.is_shadow and terms.status == 422:
+                self.shadow = f"{PREFIX}{terms.code}"
+                free = CallIntent(sent.dialect, Operation.FREE, entry.model, 0, 0, None)
+                terms = free_terms(self._snapshot, entry.provider, free).terms
             if isinstance(terms, Refusal):
                 self._unable(terms)
                 return
