@@ -461,7 +461,7 @@ class Exchange(Admission):
     def _edits(self) -> Edits:
         sent = self._sent
         is_default = sent.max_output_tokens is None and sent.operation in HAS_OUTPUT
-        if not (is_default or self._is_clamped):
+        if not (is_default or self._is_clamped) or self._terms.intent.operation is Operation.FREE:
             return _AS_RECEIVED
         return Edits(self._quote.max_output_tokens, is_default, self._is_clamped)
 
