@@ -185,6 +185,10 @@ def test_nothing_is_refused_in_shadow_and_every_decision_is_recorded(tmp_path: P
         assert found.findings == ()
         assert found.open_holds == 0
         assert len(mock.calls) == 6
+        with LedgerReader(gateway.path) as reader:
+            rows = reader.spend(["decision"])
+        assert sum(row.charges for row in rows) == 6
+        assert "budget_spent: all (org=acme)" in {row.group["decision"] for row in rows}
 
 
 def test_shadow_ends_at_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import anthropic as anthropic_sdk
 import msgspec
@@ -13,13 +14,14 @@ from google.genai import errors as genai_errors
 from openai.types.responses import ResponseErrorEvent
 from openai.types.shared import ErrorObject
 
+from outlay.wire import route_table
 from outlay.wire.bedrock import ConverseStream
 from outlay.wire.body import insert_field, replace_fields, with_stream_usage
 from outlay.wire.gemini import GenerateStream
 from outlay.wire.intent import Dialect, Operation
 from outlay.wire.openai_responses import ResponsesStream
 from outlay.wire.refusal import error_body, error_type, stream_error_event
-from outlay.wire.routes import find_route
+from outlay.wire.routes import ROUTES, find_route
 
 FIELDS = {"budget": "team-a", "needed": "0.12", "message": "not this one", "param": "max_tokens"}
 
@@ -233,3 +235,13 @@ def test_a_body_that_is_no_object_is_not_changed() -> None:
         insert_field(b"[]", "n", 1)
     with pytest.raises(msgspec.DecodeError):
         replace_fields(b"[]", {"n": 1})
+
+
+def test_the_page_of_routes_is_current() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "routes.md").read_text()
+    assert page == route_table.page(), "run `python -m outlay.wire.route_table > docs/routes.md`"
+
+
+def test_every_route_says_how_it_is_metered_and_tested() -> None:
+    assert all(route.sdk for route in ROUTES)
+    assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES)

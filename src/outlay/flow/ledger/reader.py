@@ -16,10 +16,11 @@ from outlay.flow.ledger.directory import decode_identity, decode_values
 from outlay.flow.ledger.port import ChargeRow
 from outlay.flow.ledger.sqlite import APPLICATION_ID
 from outlay.flow.scope import UNATTRIBUTED, is_dimension, scope_text
+from outlay.flow.shadow import PREFIX
 from outlay.kernel.errors import ConfigError, StoreError
 
 MAX_ROWS = 10_000
-_EXTRA_GROUPS = ("served", "basis", "status", "day", "hour", "operation")
+_EXTRA_GROUPS = ("served", "basis", "status", "day", "hour", "operation", "decision")
 """Groups of a spend report beside the dimensions and tags."""
 
 
@@ -76,6 +77,11 @@ class ChargeView(msgspec.Struct, frozen=True):
     reason: str | None
 
 
+_DECISION = f"CASE WHEN reason LIKE '{PREFIX}%' THEN substr(reason, {len(PREFIX) + 1}) ELSE '' END"
+"""What enforcement would have said of a call made in shadow mode."""
+PASSED = "pass"
+
+
 class _Named(NamedTuple):
     """What names a group of charges."""
 
@@ -84,6 +90,7 @@ class _Named(NamedTuple):
     basis: str
     status: str
     at: int
+    decision: str
 
 
 class LedgerReader:
@@ -113,7 +120,8 @@ class LedgerReader:
         self._db.close()
 
     def spend(self, by: Sequence[str], since_ns: int = 0, until_ns: int = 2**62) -> list[SpendRow]:
-        """Spend by any dimensions, `tag.NAME`, or `served`, `basis`, `status`, `operation`, `day`, `hour` (UTC).
+        """Spend by any dimensions, `tag.NAME`, or `served`, `basis`, `status`, `operation`, `day`, `hour` (UTC);
+        `decision`: what enforcement would have said of calls made in shadow mode.
 
         Charges count by the time their hold was placed, `since_ns <= placed_at < until_ns`. Dearest group first.
         Raises ConfigError on an unknown group.
@@ -125,20 +133,22 @@ class LedgerReader:
                 )
         size = 86_400 if "day" in by else 3_600 if "hour" in by else 0
         slot = f"placed_at / 1000000000 / {size}" if size else "0"
+        decision = _DECISION if "decision" in by else "''"
         low = max(0, since_ns // 1_000_000 - 60_000).to_bytes(6, "big")
         rows = self._all(
-            f"""SELECT identity_id, route_id, basis, status, {slot}, count(*), sum(cost_nanos + adjustment_nanos),
+            f"""SELECT identity_id, route_id, basis, status, {slot}, {decision}, count(*),
+                sum(cost_nanos + adjustment_nanos),
                 sum(coalesce(input_tokens, 0)), sum(coalesce(cache_read_tokens, 0)),
                 sum(coalesce(cache_write_tokens, 0)), sum(coalesce(output_tokens, 0)),
                 sum(coalesce(reasoning_tokens, 0)),
                 sum(CASE basis WHEN 'outcome_unknown' THEN cost_nanos + adjustment_nanos ELSE 0 END),
                 sum(max(cost_nanos - hold_nanos, 0))
-                FROM charges WHERE id >= ?1 AND placed_at >= ?2 AND placed_at < ?3 GROUP BY 1, 2, 3, 4, 5""",
+                FROM charges WHERE id >= ?1 AND placed_at >= ?2 AND placed_at < ?3 GROUP BY 1, 2, 3, 4, 5, 6""",
             (low, since_ns, until_ns),
         )
         groups: dict[tuple[str, ...], list[int]] = {}
-        for identity_id, route_id, basis, status, at, *figures in rows:
-            named = _Named(identity_id, route_id, basis, status, at * size)
+        for identity_id, route_id, basis, status, at, said, *figures in rows:
+            named = _Named(identity_id, route_id, basis, status, at * size, said.partition(";")[0] or PASSED)
             key = tuple(self._group_value(name, named) for name in by)
             total = groups.setdefault(key, [0] * len(figures))
             for index, figure in enumerate(figures):
@@ -169,6 +179,8 @@ class LedgerReader:
             return row.basis
         if name == "status":
             return row.status
+        if name == "decision":
+            return row.decision
         if name in ("served", "operation"):
             return self._route(row.route_id)[name]
         return decode_identity(self._body("identity", row.identity_id)).value(name) or UNATTRIBUTED
