@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] [--only throughput,latency,streaming,memory,startup] [--json FILE]`."""
+"""`python -m bench [--quick] [--only throughput,latency,streaming,memory,startup,translation] [--json FILE]`."""
 
 import argparse
 import json
@@ -11,7 +11,9 @@ from bench.measures import Effort, Table
 from bench.natives import Load, Mock, compile_tools, running_mock
 from bench.subjects import Subject, start_subjects
 
-PARTS = ("throughput", "latency", "streaming", "memory", "startup")
+PARTS = ("throughput", "latency", "streaming", "memory", "startup", "translation")
+_ALONE = {"startup", "translation"}
+"""Parts that need neither mock nor load."""
 _BUSY_SHARE = 0.05
 """Share of the machine used by others above which the figures are called suspect."""
 
@@ -41,7 +43,7 @@ def main() -> int:
     bystanders = machine.Bystanders()
     with tempfile.TemporaryDirectory(prefix="outlay-bench-") as name:
         folder = Path(name)
-        if set(wanted) - {"startup"}:
+        if set(wanted) - _ALONE:
             compile_tools(folder)
         for part in PARTS:
             if part in wanted:
@@ -72,6 +74,10 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
     """One part, on subjects of its own: none inherits the memory or the ledger of the part before."""
     if part == "startup":
         return measures.startup(effort), {}
+    if part == "translation":
+        from bench import translation
+
+        return translation.table(effort), {}
     workdir = Path(tempfile.mkdtemp(dir=folder))
     load = Load(folder, cores.load)
     with running_mock(folder, cores.load) as mock:

@@ -14,7 +14,8 @@ operator lets it through at a price (`passthrough` of a provider, [configuration
 
 - **refused when spent**: the worst case is held in every budget before anything leaves; `-`: it costs nothing.
 - **charged when used**: *answer*: settled from the answer's usage; *job*: held when submitted, settled when the
-  provider has done it; *each response*: a WebSocket, held and settled response by response; *free*: held and booked at zero.
+  provider has done it; *each response*: a WebSocket, held and settled response by response; *free*: held and
+  booked at zero.
 - **tested with**: the vendor's SDK that reaches it in the tests, against a mock provider with a meter of its own.
 
 | method | path | operation | refused when spent | charged when used | streams | tested with |
