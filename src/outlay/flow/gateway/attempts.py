@@ -14,6 +14,8 @@ MAX_ATTEMPTS: Final = 12
 """Of one request, whatever targets and rounds are declared: every attempt may be billed."""
 MAX_PAUSE_MS: Final = 8_000
 _SECOND: Final = 1_000_000_000
+PROBE_NS: Final = 5 * _SECOND
+"""How long one call alone may try a target whose circuit was open."""
 
 
 class TargetHealth:
@@ -143,6 +145,9 @@ class Plan:
             if health.open_until > now:
                 fallback = index if fallback is None else fallback
                 continue
+            if health.open_until:
+                # this call is the probe; the others wait for what becomes of it
+                health.open_until = now + PROBE_NS
             return index
         return fallback
 

@@ -14,7 +14,7 @@ from outlay.flow.gateway.dialects import FAST_ROUTES, PARSERS, model_body, model
 from outlay.flow.gateway.entries import Entries, Entry, Memo, allowed_identity
 from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.fixed import free_terms
-from outlay.flow.gateway.passthrough import find_pass_route, pass_terms
+from outlay.flow.gateway.passthrough import NO_METHODS, find_pass_route, pass_terms
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.session import open_session
 from outlay.flow.gateway.snapshot import Aim, Aims, Provider
@@ -213,7 +213,7 @@ class Desk:
             return
         method = request.method.decode("latin-1")
         found = find_pass_route(memo.snapshot, method, text, request.header(b"x-outlay-provider"))
-        if found is None and gateway.is_shadow:
+        if found is None and gateway.is_shadow and method not in NO_METHODS:
             self._shadowed_route(exchange, memo, method, text, request)
             return
         if found is None:

@@ -67,6 +67,9 @@ class Exchange(Admission):
 
     def _on_durable(self, hold: Hold, error: StoreError | None) -> None:
         if error is not None:
+            if self._plan is not None:
+                now = self._gateway.clock.monotonic()
+                self._gateway.health.end(self._entry.label, False, now, self._snapshot.settings)
             if self._on(Event.HOLD_FAILED) is Command.REFUSE:
                 self.refuse(
                     Refusal(

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 HINT_PAUSE_NS: Final = 1_000_000_000
 """A client that looks at its job in a loop does not make us ask as often."""
+TICK_NS: Final = 500_000_000
+"""How often all open jobs are looked over for one whose turn it is."""
 MAX_POLLS: Final = 8
 """Jobs asked about at the same time."""
 PATHS: Final = {
@@ -91,6 +93,7 @@ class JobKeeper:
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
+        self._next_tick = 0
         self._polling: set[bytes] = set()
         self._asked_at: dict[bytes, int] = {}
         """Hold id -> monotonic ns of the last question."""
@@ -176,6 +179,9 @@ class JobKeeper:
 
     def tick(self, now: int) -> None:
         """Ask about jobs that were not asked about for `job_poll_s`; monotonic ns."""
+        if now < self._next_tick:
+            return
+        self._next_tick = now + TICK_NS
         jobs = self._gateway.books.jobs
         if not jobs:
             return

@@ -10,6 +10,8 @@ from outlay.flow.gateway.snapshot import PassRoute, Provider, Snapshot
 from outlay.lookup.price import ModelPrice, Rates, with_price_id
 from outlay.wire.intent import CallIntent, Operation, Units
 
+NO_METHODS = frozenset({"HEAD", "CONNECT", "TRACE", "OPTIONS"})
+"""Methods whose answers have no body, or that are for a proxy."""
 PREFIX = "/passthrough/"
 """`/passthrough/<provider>/...` names the provider; elsewhere the first with a matching rule is taken."""
 
@@ -18,7 +20,7 @@ def find_pass_route(
     snapshot: Snapshot, method: str, path: str, wanted: str
 ) -> tuple[Provider, PassRoute, str] | None:
     """The provider and rule that let a route through, and its path there; None if none does."""
-    if ".." in path or "%" in path or "//" in path or "\\" in path:
+    if method in NO_METHODS or ".." in path or "%" in path or "//" in path or "\\" in path:
         return None
     if path.startswith(PREFIX):
         wanted, _, rest = path.removeprefix(PREFIX).partition("/")

@@ -114,6 +114,7 @@ class Gateway:
             self.pools[name] = pool
         for pool in old.values():
             pool.close()
+        self.health.keep(snapshot.target_labels())
         old_snapshot = self.snapshot
         is_same = (
             snapshot.budgets == old_snapshot.budgets and snapshot.settings.mode is old_snapshot.settings.mode

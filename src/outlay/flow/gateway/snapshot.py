@@ -314,6 +314,10 @@ class Snapshot:
         self.forwards_credentials = any(p.client_auth is not ClientAuth.NONE for p in providers)
         self._routes: dict[tuple[Dialect, Operation, str], Aims | None] = {}
 
+    def target_labels(self) -> set[tuple[str, str]]:
+        """(provider, model) of every declared target."""
+        return {(target.provider, target.model) for route in self._models for target in route.all_targets}
+
     def key_of(self, secret: bytes) -> KeySpec | None:
         """The key a bearer presents, by the hash of its secret."""
         return self.keys.get(sha256(secret).digest())
