@@ -51,7 +51,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 def ask(connection: Any, **fields: Any) -> Any:
     """One response; its last event."""
-    connection.response.create(**{"model": "gpt-test", **fields})
+    connection.send({"type": "response.create", "model": "gpt-test", **fields})
     for event in connection:
         if event.type in ("response.completed", "response.failed", "response.incomplete", "error"):
             return event
@@ -78,6 +78,39 @@ def test_a_conversation_that_nobody_stores(stage: Stage) -> None:
     assert b"previous_response_id" not in last.body
     assert b"hello" in last.body and b"and then" in last.body
     assert first.response.output[0].content[0].text.encode()[:20] in last.body
+
+
+def test_what_is_only_prepared_costs_nothing(stage: Stage) -> None:
+    """`generate: false`, as Codex begins: no call reaches the provider, and the next response builds on it."""
+    with stage.client.responses.connect() as connection:
+        ready = ask(connection, input="the rules", store=False, generate=False)
+        assert (ready.type, ready.response.output) == ("response.completed", [])
+        assert ready.response.usage.total_tokens == 0
+        assert not stage.mock.calls
+        first = ask(connection, input="hello", store=False, previous_response_id=ready.response.id)
+        assert first.type == "response.completed"
+        second = ask(connection, input="and then", store=False, previous_response_id=first.response.id)
+        assert second.type == "response.completed"
+    assert all(text in stage.mock.calls[-1].body for text in (b"the rules", b"hello", b"and then"))
+    assert b"generate" not in stage.mock.calls[-1].body
+    assert len(stage.charges()) == len(stage.mock.calls) == 2
+
+
+def test_what_is_prepared_goes_on_from_what_the_provider_keeps(stage: Stage) -> None:
+    with stage.client.responses.connect() as connection:
+        stored = ask(connection, input="hello")
+        ready = ask(
+            connection,
+            input="the rules",
+            previous_response_id=stored.response.id,
+            generate=False,
+        )
+        last = ask(connection, input="and then", previous_response_id=ready.response.id)
+        assert last.type == "response.completed"
+    body = stage.mock.calls[-1].body
+    assert b"the rules" in body and b"and then" in body and stored.response.id.encode() in body
+    assert b"hello" not in body
+    assert len(stage.charges()) == 2
 
 
 def test_a_model_of_another_vendor(stage: Stage) -> None:

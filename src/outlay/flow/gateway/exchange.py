@@ -449,7 +449,8 @@ class Exchange(Admission):
         body = error_body(
             self.dialect, refusal.status, refusal.code, refusal.message, refusal.fields, id_text(self.id)
         )
-        client.write_whole(refusal.status, refusal_head(self.id, refusal, self.dialect), body)
+        status = refusal.status_for(self._request.headers)
+        client.write_whole(status, refusal_head(self.id, refusal, self.dialect), body)
 
     def answer_whole(self, status: int, body: bytes) -> None:
         """Answer with JSON of our own."""

@@ -200,6 +200,6 @@ def refusal_head(request_id: bytes, refusal: Refusal, dialect: Dialect = Dialect
         head += b"x-amzn-errortype: %b\r\n" % error_type(dialect, refusal.status).encode()
     if refusal.retry_after_s is not None:
         head += b"retry-after: %d\r\n" % refusal.retry_after_s
-    elif refusal.status < 500:
+    elif refusal.is_final:
         head += b"x-should-retry: false\r\n"
     return head

@@ -10,6 +10,8 @@ from outlay.flow.gateway.snapshot import Disclose, Settings
 from outlay.kernel.money import format_usd
 
 STATUS = {Reason.BUDGET_SPENT: 402, Reason.CALL_TOO_LARGE: 402, Reason.BUDGET_BUSY: 429}
+CODEX_HEADERS = b"x-codex-"
+"""Headers that only Codex sends begin so."""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -20,6 +22,26 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     message: str
     fields: Mapping[str, object] = {}
     retry_after_s: int | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether asking again cannot help."""
+        return self.status < 500 and self.retry_after_s is None
+
+    def status_for(self, headers: list[tuple[bytes, bytes]]) -> int:
+        """The HTTP status as the client understands it.
+
+        Codex takes 400 for an answer and tries every other status five times over each transport, whatever
+        `x-should-retry` says (openai/codex, codex-rs: `map_api_error` and `CodexErr::is_retryable`), so what is
+        final is 400 to it. The body says the same in both cases. 426 is how it learns to go on without a WebSocket.
+        """
+        if (
+            self.is_final
+            and self.status != 426
+            and any(name.startswith(CODEX_HEADERS) for name, _ in headers)
+        ):
+            return 400
+        return self.status
 
 
 def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int) -> Refusal:

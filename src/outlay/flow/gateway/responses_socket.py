@@ -2,11 +2,13 @@
 
 The gateway ends the socket and asks the provider over HTTP, so that every response has its own hold, may be
 translated, and may go to any target. What a provider would keep for the length of a socket (`store: false` with
-`previous_response_id`) is kept here instead: the last conversation, in memory, under the limits of a body.
+`previous_response_id`) is kept here instead: the last conversation, in memory, under the limits of a body. So is what
+`generate: false` prepares (Codex does that first): HTTP knows no such call and would generate, so it is answered here
+and costs nothing.
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -32,6 +34,7 @@ class _Message(msgspec.Struct, gc=False):
     type: str = ""
     stream_id: str | None = None
     """The lane, which every event of its response names."""
+    generate: bool | None = None
 
 
 class _Completed(msgspec.Struct, gc=False):
@@ -47,18 +50,41 @@ class _Event(msgspec.Struct, gc=False):
 _decode_message: Final = msgspec.json.Decoder(_Message).decode
 _decode_event: Final = msgspec.json.Decoder(_Event).decode
 _decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_NOT_SENT: Final = frozenset({"type", "background", "stream", "stream_options", "event_id", "stream_id"})
+_NOT_SENT: Final = frozenset(
+    {"type", "background", "stream", "stream_options", "event_id", "stream_id", "generate"}
+)
 _ENDS: Final = (b"response.completed", b"response.incomplete")
+_NO_USAGE: Final = {
+    "input_tokens": 0,
+    "input_tokens_details": {"cached_tokens": 0},
+    "output_tokens": 0,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 0,
+}
+
+
+class Body(NamedTuple):
+    """What is asked over HTTP for one `response.create`."""
+
+    data: bytes
+    items: list[msgspec.Raw] | None
+    """Its whole input, if that must be remembered."""
+    base: object | None
+    """The provider's response that it goes on from."""
 
 
 class Memory:
     """The conversation of a socket's last response that the provider did not keep."""
 
-    __slots__ = ("items", "response_id")
+    __slots__ = ("base", "is_prepared", "items", "response_id")
 
     def __init__(self) -> None:
         self.response_id = ""
         self.items: list[msgspec.Raw] = []
+        self.is_prepared = False
+        """It was only prepared: the provider has not seen it, stored or not."""
+        self.base: object | None = None
+        """The provider's response that came before `items`."""
 
 
 class ResponsesSession:
@@ -133,13 +159,21 @@ class ResponsesSession:
         body = self._body_of(message)
         if isinstance(body, Rejection):
             self._refuse(body.status, body.code, body.message)
+            self.turn_ended()
             return
-        turn = Turn(self, body[1], _decode_message(message).stream_id)
+        asked = _decode_message(message)
+        lane = (
+            b"" if asked.stream_id is None else b',"stream_id":' + msgspec.json.encode(asked.stream_id) + b"}"
+        )
+        if asked.generate is False:
+            self._prepare(body, lane)
+            return
+        turn = Turn(self, body, lane)
         self._turn = turn
         request = Request()
         shaken = self._handshake
         request.method, request.path, request.headers = b"POST", b"/v1/responses", shaken.headers
-        request.body, request.encoding, request.keep_alive, request.is_http10 = body[0], b"", True, False
+        request.body, request.encoding, request.keep_alive, request.is_http10 = body.data, b"", True, False
         request.received_at = self._gateway.clock.monotonic()
         exchange = Exchange(self._gateway, turn, request)
         try:
@@ -149,22 +183,25 @@ class ResponsesSession:
         except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
             exchange.fail(error)
 
-    def _body_of(self, message: bytes) -> tuple[bytes, list[msgspec.Raw] | None] | Rejection:
-        """The HTTP body of a `response.create`, and its whole input if that must be remembered."""
+    def _body_of(self, message: bytes) -> "Body | Rejection":
+        """The HTTP body of a `response.create`, with what of it must be remembered."""
         fields = read_fields(message)
         if isinstance(fields, Rejection):
             return fields
         kept: dict[str, object] = {name: value for name, value in fields.items() if name not in _NOT_SENT}
         kept["stream"] = True
         items: list[msgspec.Raw] | None = None
-        if bytes(fields.get("store", b"true")) == b"false":
+        memory, previous = self.memory, fields.get("previous_response_id")
+        is_last = previous is not None and bytes(previous) == msgspec.json.encode(memory.response_id)
+        is_stored = bytes(fields.get("store", b"true")) != b"false"
+        is_prepared = bytes(fields.get("generate", b"true")) == b"false"
+        if not is_stored or is_prepared or (is_last and memory.is_prepared):
             items = _items_of(fields.get("input"))
-            previous = fields.get("previous_response_id")
-            memory = self.memory
-            is_last = previous is not None and bytes(previous) == msgspec.json.encode(memory.response_id)
-            if items is not None and is_last and memory.response_id:
+            if items is not None and is_last:
                 items = memory.items + items
                 del kept["previous_response_id"]
+                if memory.base is not None:
+                    kept["previous_response_id"] = memory.base
             if items is not None:
                 kept["input"] = items
         body = msgspec.json.encode(kept)
@@ -172,7 +209,37 @@ class ResponsesSession:
             return Rejection(
                 413, "body_too_large", "the conversation of this socket is larger than max_body_bytes"
             )
-        return body, items
+        return Body(body, items, kept.get("previous_response_id"))
+
+    def _prepare(self, body: "Body", lane: bytes) -> None:
+        """Answer `generate: false`: remembered under an id that the next response may build on."""
+        fields = msgspec.json.decode(body.data, type=dict[str, msgspec.Raw])
+        gateway, memory = self._gateway, self.memory
+        memory.response_id = "resp_" + gateway.ids.make().hex()
+        memory.items, memory.base, memory.is_prepared = body.items or [], body.base, True
+        response: dict[str, object] = {
+            "id": memory.response_id,
+            "object": "response",
+            "created_at": gateway.clock.now() // 1_000_000_000,
+            "status": "in_progress",
+            "error": None,
+            "incomplete_details": None,
+            "instructions": fields.get("instructions"),
+            "model": fields.get("model"),
+            "output": [],
+            "parallel_tool_calls": fields.get("parallel_tool_calls", True),
+            "tool_choice": fields.get("tool_choice", "auto"),
+            "tools": fields.get("tools", []),
+            "usage": None,
+        }
+        self._tell("response.created", 0, response, lane)
+        response |= {"status": "completed", "usage": _NO_USAGE}
+        self._tell("response.completed", 1, response, lane)
+        self.turn_ended()
+
+    def _tell(self, kind: str, number: int, response: dict[str, object], lane: bytes) -> None:
+        event = msgspec.json.encode({"type": kind, "sequence_number": number, "response": response})
+        self.send(event[:-1] + lane if lane else event)
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self._gateway.metrics.refused(code)
@@ -194,10 +261,10 @@ class ResponsesSession:
 class Turn:
     """One response of a socket, in the shape of a client's connection."""
 
-    def __init__(self, session: ResponsesSession, items: list[msgspec.Raw] | None, lane: str | None) -> None:
+    def __init__(self, session: ResponsesSession, body: Body, lane: bytes) -> None:
         self._session = session
-        self._items = items
-        self._lane = b"" if lane is None else b',"stream_id":' + msgspec.json.encode(lane) + b"}"
+        self._items, self._base = body.items, body.base
+        self._lane = lane
         self._splitter = EventSplitter()
         self.answering: Answering | None = None
 
@@ -259,6 +326,7 @@ class Turn:
             memory = self._session.memory
             memory.response_id = event.response.id
             memory.items = self._items + event.response.output
+            memory.is_prepared, memory.base = False, self._base
 
 
 def _items_of(value: msgspec.Raw | None) -> list[msgspec.Raw] | None:
