@@ -136,8 +136,6 @@ def _balances(reader: LedgerReader, config: Config) -> Spent:
     }
 
     def look_up(opening: Opening, scope: Mapping[str, str]) -> int | None:
-        if not scope and opening.budget == "customers":
-            scope = {"customer": "*"}
         values = match_scope(scope, _identity(opening, config.org))
         return None if values is None else spent.get((opening.budget, scope_text(values)))
 

@@ -89,6 +89,10 @@ class Reader:
         self._customers()
         self._tags()
         self._whole_proxy()
+        for identifier, row in self._budgets.items():
+            self._list_rest(f"budget {identifier}", row, _SHARED_READ)
+        for row in self._tables[tables.AGENTS]:
+            self._plan.leave(f"agent {row['agent_name']}", row["agent_id"], *UNMAPPED["agent_id"])
         for row in self._tables[tables.GROUP_BUDGETS]:
             if carries(row.get("budget_id")):
                 self._plan.leave(
@@ -169,6 +173,13 @@ class Reader:
             text = names.get(str(identifier), str(identifier or ""))
             if text and is_name(text):
                 found[dimension] = text
+            elif text:
+                self._plan.leave(
+                    f"key {row.get('key_alias') or str(row['token'])[:12]}: {dimension}",
+                    text,
+                    "no value that a dimension takes, so the key is outside of its budgets",
+                    "give it a shorter id without `*` there, or pin another here",
+                )
         return found
 
     def _key_tags(self, where: str, found: object) -> dict[str, str]:
@@ -321,7 +332,6 @@ class Reader:
                 continue
             name = f"team/{team}/user/{user}"
             self._terms(f"member {user} of team {team}", name, {"team": team, "user": user}, identity, row)
-            self._list_rest(f"budget {budget}", self._budgets.get(budget) or {}, _BUDGET_READ)
         for identifier, row in self._teams.items():
             default = json_object(row.get("metadata")).get("team_member_budget_id")
             if default in self._budgets:
@@ -532,7 +542,6 @@ _SHARED_READ: Final = frozenset(
 )
 _KEY_READ: Final = _SHARED_READ | {"token", "key_alias", "expires"}
 _OWNER_READ: Final = _SHARED_READ | {"team_alias", "organization_alias", "project_alias"}
-_BUDGET_READ: Final = _SHARED_READ
 
 
 def tag_parts(text: str) -> tuple[str, str]:
