@@ -405,3 +405,23 @@ def test_bad_sources_are_told(
     code, text = told()
     assert (code, "--database" in text) == (2, True)
     assert not bench.path.exists()
+
+
+def test_it_joins_a_gateway_that_runs(database: str, bench: Bench) -> None:
+    with MockProvider(prices=MOCK_PRICES) as mock:
+        price = "{kind: custom, provider: openai, model: gpt-test, usd_per_mtok: {input: 2.5, output: 10}}"
+        bench.path.write_text(
+            "gateway: {port: 0}\nconsole: {port: 0}\n"
+            f'providers:\n  - {{name: openai, api_key: mock, base_url: "{mock.url}/v1"}}\n'
+            f"prices:\n  - {price}\n"
+        )
+        with gateway(bench.path) as url:
+            assert ask(url, OLD).startswith("401")
+            code, done = bench.run("import", "litellm", "--database", database)
+            assert (code, done["conflicts"]) == (0, [])
+            assert [ask(url, OLD), ask(url, SPENT)] == ["ok", "402 budget_spent"]
+            before = spent(bench, "key/ci")
+            assert before > 4_000_000_001, "what was spent there, and the call made here"
+            assert bench.run("import", "litellm", "--database", database)[1]["openings"] == []
+            assert spent(bench, "key/ci") == before
+        assert bench.run("ledger", "verify")[1]["is_right"]
