@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,17 @@ MAX_LINE = 64 * 1024 * 1024
 MAX_SOCKET_PATH = 100
 """The kernel takes 107 bytes; a few are kept."""
 CALL_TIMEOUT_S = 60
-METHODS: Final = ("put", "delete", "objects", "resolve", "quote", "accept", "status")
+METHODS: Final = (
+    "put",
+    "put_all",
+    "delete",
+    "objects",
+    "resolve",
+    "open_with",
+    "quote",
+    "accept",
+    "status",
+)
 _ERRORS: Final[Mapping[str, type[OutlayError]]] = {
     "ConfigError": ConfigError,
     "ReadOnlyObject": ReadOnlyObject,
@@ -128,6 +138,10 @@ class ControlClient:
         """See `Operations.put`."""
         return self._call("put", kind=kind, name=name, body=dict(body), actor=actor)  # type: ignore[no-any-return]
 
+    def put_all(self, objects: Sequence[Mapping[str, Any]], actor: str) -> list[dict[str, Any]]:
+        """See `Operations.put_all`."""
+        return self._call("put_all", objects=[dict(item) for item in objects], actor=actor)  # type: ignore[no-any-return]
+
     def delete(self, kind: str, name: str, actor: str) -> dict[str, Any]:
         """See `Operations.delete`."""
         return self._call("delete", kind=kind, name=name, actor=actor)  # type: ignore[no-any-return]
@@ -139,6 +153,10 @@ class ControlClient:
     def resolve(self, charge: str, cost_nanos: int, actor: str, note: str) -> dict[str, Any]:
         """See `Operations.resolve`."""
         return self._call("resolve", charge=charge, cost_nanos=cost_nanos, actor=actor, note=note)  # type: ignore[no-any-return]
+
+    def open_with(self, opening: Mapping[str, Any], actor: str) -> dict[str, Any]:
+        """See `Operations.open_with`."""
+        return self._call("open_with", opening=dict(opening), actor=actor)  # type: ignore[no-any-return]
 
     def quote(self, path: str, body: str, key: str | None) -> dict[str, Any]:
         """See `Operations.quote`."""

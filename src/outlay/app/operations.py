@@ -5,13 +5,14 @@ because no gateway runs. `control.ControlClient` has the same methods over a loc
 against the whole configuration before it is stored, so a bad object never reaches the request path.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from outlay.app.config import Config, StoredObject, build_snapshot, check_object, load_config
+from outlay.app.config import Config, KeyEntry, StoredObject, build_snapshot, check_object, load_config
 from outlay.flow.gateway.quoting import preview
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.server import Gateway
@@ -19,6 +20,7 @@ from outlay.flow.gateway.snapshot import KeySpec, Snapshot
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.port import Store
+from outlay.flow.scope import Identity
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import ConfigError, NotFound, OutlayError
 from outlay.kernel.ids import parse_id
@@ -27,13 +29,25 @@ from outlay.lookup.feed import Feed
 KINDS = ("key", "budget", "price")
 
 
+class _Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `open_with` takes."""
+
+    budget: str
+    identity: Identity
+    nanos: int
+    at: int
+    note: str
+
+
 class Operating(Protocol):
     """The operations; see `Operations`."""
 
     def put(self, kind: str, name: str, body: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
+    def put_all(self, objects: Sequence[Mapping[str, Any]], actor: str) -> list[dict[str, Any]]: ...
     def delete(self, kind: str, name: str, actor: str) -> dict[str, Any]: ...
     def objects(self) -> list[dict[str, Any]]: ...
     def resolve(self, charge: str, cost_nanos: int, actor: str, note: str) -> dict[str, Any]: ...
+    def open_with(self, opening: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
     def quote(self, path: str, body: str, key: str | None) -> dict[str, Any]: ...
     def accept(self, code: str) -> bool: ...
     def status(self) -> dict[str, Any]: ...
@@ -131,6 +145,44 @@ class Operations:
         self._changed()
         return {"kind": kind, "name": name, "version": version}
 
+    def put_all(self, objects: Sequence[Mapping[str, Any]], actor: str) -> list[dict[str, Any]]:
+        """Make or change many (`kind`, `name`, `body`) in one step; each answer has a `version` or a `problem`.
+
+        One that is wrong, or cannot stand beside the others, is left out and says why.
+        """
+        kept = {(row.kind, row.name): row for row in self._stored()}
+        answers: list[dict[str, Any]] = []
+        wanted: list[StoredObject] = []
+        secrets = {key.secret_sha256: key.name for key in self.snapshot.keys.values()}
+        for item in objects:
+            kind, name = str(item["kind"]), str(item["name"])
+            answer: dict[str, Any] = {"kind": kind, "name": name}
+            answers.append(answer)
+            try:
+                entry = check_object(self.source.config, kind, name, msgspec.json.encode(item["body"]))
+                if isinstance(entry, KeyEntry):
+                    twin = secrets.setdefault(entry.secret_sha256, name)
+                    if twin != name:
+                        raise ConfigError(f"the key {twin!r} has this secret", key="secret_sha256")
+            except ConfigError as error:
+                answer["problem"] = str(error)
+                continue
+            found = StoredObject(kind, name, 0, msgspec.json.encode(entry).decode())
+            kept[kind, name] = found
+            wanted.append(found)
+        build_snapshot(self.source.config, list(kept.values()), self._feed, self._version)
+        now = self._clock.now()
+        versions = {
+            (row.kind, row.name): self._store.put_object(row.kind, row.name, row.body, now, actor)
+            for row in wanted
+        }
+        if wanted:
+            self._changed()
+        for answer in answers:
+            if "problem" not in answer:
+                answer["version"] = versions[answer["kind"], answer["name"]]
+        return answers
+
     def delete(self, kind: str, name: str, actor: str) -> dict[str, Any]:
         """Take a stored object away. Raises NotFound, ReadOnlyObject."""
         found = next((row for row in self._stored() if (row.kind, row.name) == (kind, name)), None)
@@ -156,6 +208,7 @@ class Operations:
                 "origin": "store",
                 "version": row.version,
                 "body": _without_secret(msgspec.json.decode(row.body)),
+                "digest": body_digest(row.body),
             }
             for row in self._stored()
         ]
@@ -192,6 +245,23 @@ class Operations:
             raise ConfigError("the cost may not be negative", key="cost")
         delta = self._books.resolve(charge_id, cost_nanos, actor, note)
         return {"id": charge, "cost_nanos": cost_nanos, "adjustment_nanos": delta}
+
+    def open_with(self, opening: Mapping[str, Any], actor: str) -> dict[str, Any]:
+        """Bring a budget up to what another gateway spent; see `Books.open_with`.
+
+        `opening` has `budget`, `identity` (dimension -> value), `nanos`, `at` (UTC ns) and `note`. Raises NotFound,
+        ConfigError, OutlayError.
+        """
+        try:
+            asked = msgspec.convert(opening, _Opening)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"not an opening: {error}") from error
+        if asked.nanos < 0:
+            raise ConfigError("what was spent may not be negative", key="nanos")
+        posted = self._books.open_with(
+            asked.budget, asked.identity, asked.nanos, asked.at, actor=actor, note=asked.note
+        )
+        return {"budget": asked.budget, "posted_nanos": posted}
 
     def verify(self) -> dict[str, Any]:
         """Recompute the ledger from its rows; `findings` is empty when the books are right."""
@@ -240,6 +310,11 @@ class Operations:
         if self.gateway is not None:
             state["metrics"] = msgspec.to_builtins(self.gateway.view())
         return state
+
+
+def body_digest(body: str) -> str:
+    """Digest of a stored body: tells whether two objects are equal without showing a key's secret or its hash."""
+    return blake2b(body.encode(), digest_size=16).hexdigest()
 
 
 def _without_secret(body: dict[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_budgets(commands)
     _add_prices(commands)
     _add_reports(commands)
+    _add_imports(commands)
     return parser
 
 
@@ -215,3 +216,33 @@ def _add_reports(commands: Any) -> None:
     )
     show = ledger.add("show", "ledger:show", "all attempts of a request")
     show.add_argument("id", metavar="REQUEST_ID")
+
+
+def _add_imports(commands: Any) -> None:
+    title = "keys, budgets, spend so far and models of another gateway"
+    group = commands.add_parser("import", help=title, description=title)
+    group.set_defaults(parser=group, run=None)
+    below = group.add_subparsers(metavar="COMMAND", title="commands")
+    litellm = _import(below, "litellm", "from LiteLLM's PostgreSQL, its config.yaml, or both")
+    litellm.add_argument("--database", metavar="URL", help="postgresql://user:password@host:5432/litellm")
+    litellm.add_argument("--config", dest="source_config", metavar="FILE", help="LiteLLM's config.yaml")
+    bifrost = _import(below, "bifrost", "from Bifrost's config.json")
+    bifrost.add_argument("--config", dest="source_config", metavar="FILE", required=True, help="config.json")
+
+
+def _import(parent: Any, name: str, title: str) -> argparse.ArgumentParser:
+    found: argparse.ArgumentParser = parent.add_parser(name, help=title, description=title)
+    found.set_defaults(parser=found, run=f"imports:{name}")
+    found.add_argument(
+        "-c",
+        dest="config",
+        default="outlay.yaml",
+        metavar="FILE",
+        help="outlay.yaml, written if there is none",
+    )
+    found.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    found.add_argument("--dry-run", action="store_true", help="say what would be made; change nothing")
+    found.add_argument(
+        "--replace", action="store_true", help="overwrite stored objects that differ from the source"
+    )
+    return found

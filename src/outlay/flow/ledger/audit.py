@@ -144,10 +144,10 @@ class _Replay:
         for seq, *values in self._rows("SELECT seq, budget, limit_nanos, hard FROM limits"):
             yield seq, "limit", tuple(values)
         for seq, *values in self._rows(
-            "SELECT hold_seq, id, accounts_id, hold_nanos, placed_at FROM charges"
+            "SELECT hold_seq, id, accounts_id, hold_nanos, placed_at, basis = 'imported' FROM charges"
         ):
             yield seq, "hold", tuple(values)
-        for seq, *values in self._rows("SELECT seq, id, accounts_id, nanos, placed_at FROM holds"):
+        for seq, *values in self._rows("SELECT seq, id, accounts_id, nanos, placed_at, 0 FROM holds"):
             yield seq, "hold", tuple(values)
         for seq, *values in self._rows(
             "SELECT settle_seq, accounts_id, hold_nanos, cost_nanos, settled_at FROM charges"
@@ -158,12 +158,13 @@ class _Replay:
         ):
             yield seq, "adjust", tuple(values)
 
-    def _hold(self, attempt: bytes, accounts_id: int, nanos: int, at: int) -> None:
+    def _hold(self, attempt: bytes, accounts_id: int, nanos: int, at: int, is_opening: int) -> None:
         for account_id in self._sets.get(accounts_id, ()):
             tally = self._tallies[account_id]
             tally.held += nanos
             limit, hard = self._limits.get(tally.budget, (None, 0))
-            if hard == 1 and limit is not None:
+            # what another gateway spent is booked whatever the limit
+            if hard == 1 and limit is not None and not is_opening:
                 over = tally.spent_at(at) + tally.held - limit
                 self._most = max(self._most, over)
                 if over > 0:

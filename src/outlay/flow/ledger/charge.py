@@ -36,6 +36,8 @@ class Basis(StrEnum):
     VOID = "void"
     RESOLVED = "resolved"
     """Was unknown; a person or an invoice corrected it."""
+    IMPORTED = "imported"
+    """What another gateway says was spent before this one: no hold, one charge for a budget's running window."""
 
 
 class Hold:
@@ -153,6 +155,21 @@ def other_usage(usage: Usage) -> str:
     for unit in usage.units:
         found[unit.name] = found.get(unit.name, 0) + unit.count
     return msgspec.json.encode(found).decode()
+
+
+def opening_hold(charge_id: bytes, numbers: tuple[int, int, int, int], nanos: int, at: int, seq: int) -> Hold:
+    """What an opening charge stands on: a hold of its own amount that nobody asked the limits for.
+
+    `numbers` are those of identity, route, price and set of accounts.
+    """
+    hold = Hold()
+    hold.id = hold.request_id = charge_id
+    hold.attempt = 1
+    hold.identity_id, hold.route_id, hold.price_id, hold.accounts_id = numbers
+    hold.accounts, hold.nanos, hold.placed_at, hold.seq = (), nanos, at, seq
+    hold.is_ended = True
+    hold.on_durable = told
+    return hold
 
 
 def stored_hold(row: HoldRow, accounts: tuple[Account, ...]) -> Hold:
