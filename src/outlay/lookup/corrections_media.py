@@ -19,9 +19,11 @@ from outlay.lookup.correction_kinds import (
 )
 from outlay.lookup.price import ModelPrice, PriceId, Rates
 
-_OPENAI_PRICES = "https://developers.openai.com/api/docs/pricing"
-_GEMINI_PRICES = "https://ai.google.dev/gemini-api/docs/pricing"
-_READ = "2026-11-24"
+_UNCHECKED = "(not checked against the page)"
+_OPENAI_PRICES = f"https://developers.openai.com/api/docs/pricing {_UNCHECKED}"
+_GEMINI_PRICES = f"https://ai.google.dev/gemini-api/docs/pricing {_UNCHECKED}"
+_WRITTEN = "2026-11-24"
+"""When the rows were written; what their author did not open says so in its source."""
 _RESELLING = ("openai", "azure")
 _PER_MILLION = 1_000_000
 
@@ -43,7 +45,7 @@ def _training(models: str, usd: str) -> Correction:
         models=models,
         change=UnitRates({"training_token": usd_to_nanos(usd)}),
         source=_OPENAI_PRICES,
-        read_on=_READ,
+        read_on=_WRITTEN,
     )
 
 
@@ -57,7 +59,7 @@ def _by_unit(
             price_id=PriceId("outlay-corrections"),
             provider=provider,
             model=names[0],
-            source=f"{source}, read {_READ}",
+            source=f"{source}, {_WRITTEN}",
             rates=Rates(input=0, output=0),
             unit_rates=units,
             bills_media_as_text=True,
@@ -65,7 +67,7 @@ def _by_unit(
             standard_tiers=("default", "standard"),
         ),
         source=source,
-        read_on=_READ,
+        read_on=_WRITTEN,
         valid_from=utc(2023, 1, 1),
     )
 
@@ -78,13 +80,13 @@ def _by_token(provider: str, model: str, usd: str, source: str) -> AddedModel:
             price_id=PriceId("outlay-corrections"),
             provider=provider,
             model=model,
-            source=f"{source}, read {_READ}",
+            source=f"{source}, {_WRITTEN}",
             rates=Rates(input=usd_to_nanos(usd)),
             context_window=None,
             standard_tiers=("default", "standard"),
         ),
         source=source,
-        read_on=_READ,
+        read_on=_WRITTEN,
         valid_from=utc(2026, 1, 1),
     )
 
@@ -97,7 +99,7 @@ MEDIA_CORRECTIONS: tuple[Correction, ...] = (
         models=r"gpt-.*|o[134].*",
         change=ToolFees({"mcp": 0, "tool_search": 0, "code_execution": _per_thousand("30")}),
         source=_OPENAI_PRICES,
-        read_on=_READ,
+        read_on=_WRITTEN,
     ),
     # Only tokens are billed for these; grounding with maps is $25 per 1000 grounded prompts up to Gemini 2.5, and
     # $14 per 1000 queries from Gemini 3 on (whose answers show that maps were used, not how often).
@@ -107,7 +109,7 @@ MEDIA_CORRECTIONS: tuple[Correction, ...] = (
         models=r"gemini-.*",
         change=ToolFees({"url_context": 0, "code_execution": 0, "file_search": 0}),
         source=_GEMINI_PRICES,
-        read_on=_READ,
+        read_on=_WRITTEN,
     ),
     Correction(
         name="google-maps-by-prompt",
@@ -115,25 +117,25 @@ MEDIA_CORRECTIONS: tuple[Correction, ...] = (
         models=r"gemini-2.*",
         change=ToolFees({"google_maps": _per_thousand("25")}),
         source=_GEMINI_PRICES,
-        read_on=_READ,
+        read_on=_WRITTEN,
     ),
-    # The feed has no window for these; the vendor's model pages say 1,048,576.
+    # The feed has no window for these; 1,048,576 is not checked against the model pages.
     Correction(
         name="google-context",
         provider="google",
         models=r"gemini-(2\.5-pro|3-pro-preview|3\.1-pro-preview|2\.5-flash-preview)",
         change=ContextWindow(1_048_576),
-        source="https://ai.google.dev/gemini-api/docs/models",
-        read_on=_READ,
+        source=f"https://ai.google.dev/gemini-api/docs/models {_UNCHECKED}",
+        read_on=_WRITTEN,
     ),
-    # "Batch API: 50 % off"; the feed has no batch price for embeddings.
+    # Half price, as in a batch of any other model; the feed has no batch price for embeddings.
     Correction(
         name="openai-batch-embeddings",
         provider="openai",
         models=r"text-embedding-.*",
         change=MoreTier("batch", 500),
         source=_OPENAI_PRICES,
-        read_on=_READ,
+        read_on=_WRITTEN,
     ),
     # The feed has no price for what Nova writes into its cache; it is charged as fresh input: never too little.
     Correction(
@@ -142,7 +144,7 @@ MEDIA_CORRECTIONS: tuple[Correction, ...] = (
         models=r"(.*\.)?amazon\.nova-.*",
         change=PlainWrites(),
         source="https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html",
-        read_on=_READ,
+        read_on=_WRITTEN,
     ),
     # Text only in the feed. Snapshots of October 2024 cost more and are no longer served. Azure has the same prices.
     *(
@@ -152,7 +154,7 @@ MEDIA_CORRECTIONS: tuple[Correction, ...] = (
             models=model,
             change=MediaRates({"input_audio": usd_to_nanos(heard), "output_audio": usd_to_nanos(spoken)}),
             source=_OPENAI_PRICES,
-            read_on=_READ,
+            read_on=_WRITTEN,
         )
         for provider in _RESELLING
         for model, heard, spoken in (
@@ -167,7 +169,7 @@ MEDIA_CORRECTIONS: tuple[Correction, ...] = (
             models=r"gpt-4o-mini-tts|gpt-image-1|gpt-image-1-mini|gpt-image-2(\.5-(flare|sunburst))?",
             change=MediaAsText(),
             source=_OPENAI_PRICES,
-            read_on=_READ,
+            read_on=_WRITTEN,
         )
         for provider in _RESELLING
     ),
@@ -203,7 +205,7 @@ ADDED_MEDIA_MODELS: tuple[AddedModel, ...] = (
         },
         _OPENAI_PRICES,
     ),
-    # "Free of charge"; the feed's row has no number.
+    # Free of charge; the feed's row has no number.
     *(
         AddedModel(
             provider="openai",
@@ -212,12 +214,12 @@ ADDED_MEDIA_MODELS: tuple[AddedModel, ...] = (
                 price_id=PriceId("outlay-corrections"),
                 provider="openai",
                 model=model,
-                source=f"{_OPENAI_PRICES}, read {_READ}",
+                source=f"{_OPENAI_PRICES}, {_WRITTEN}",
                 rates=Rates(input=0, output=0),
                 standard_tiers=("default", "standard"),
             ),
             source=_OPENAI_PRICES,
-            read_on=_READ,
+            read_on=_WRITTEN,
             valid_from=utc(2023, 1, 1),
         )
         for model in (

@@ -9,7 +9,8 @@ given in both is refused, since only Google knows which one wins.
 Inline audio, video and documents have no bound by their bytes, and files, cached contents and addresses are not in the
 body: they set `has_referenced_input`. *Tokens of an image*: Gemini 3 at most 2240 (media resolution ultra high);
 Gemini 2 258 for each tile of 256 to 768 pixels of an image of at most 3072 x 3072, at most 12 x 2 (+ 1 each for
-rounding) tiles. https://ai.google.dev/gemini-api/docs/image-understanding, read 2026-11-24.
+rounding) tiles. https://ai.google.dev/gemini-api/docs/image-understanding
+(not checked against the page).
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,8 @@
 is sent inline or as an address. Tile models: at most 2048 x 768, that is 4 x 2 tiles, each and a base;
 gpt-4o-mini is the worst with 2833 + 8 x 5667 = 48,169. Patch models: at most 10,000 patches of 32 x 32 with
 `detail: original`, times a multiplier of at most 2.46 (gpt-4.1-nano): 24,600. Engines for open models stay below (Qwen
-16,384, Pixtral 4,096). https://developers.openai.com/api/docs/guides/images-vision, read 2026-11-24.
+16,384, Pixtral 4,096). https://developers.openai.com/api/docs/guides/images-vision
+(not checked against the page).
 """
 
 from typing import Final
