@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+from tests.harness import RunningGateway, budget, key
 
 from outlay.flow.gateway.snapshot import ClientAuth, Mode, Provider, Settings
 from outlay.flow.ledger.reader import ChargeView, LedgerReader
@@ -29,7 +30,6 @@ from outlay.lookup.book import PriceBook
 from outlay.lookup.feed import load_feed
 from outlay.testing import MockProvider, free_port
 from outlay.wire.intent import Dialect, Operation
-from tests.harness import RunningGateway, budget, key
 
 KEY = "sk-litellm-master"
 LITELLM = "1.110.2"
