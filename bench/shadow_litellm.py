@@ -60,6 +60,7 @@ WHEELS = (
     *("azure-storage-blob", "polars", "hiredis"),
 )
 """What `litellm[proxy]` asks for, by name: the extra itself names a package that is only its user interface."""
+VENV = Path.home() / ".cache" / "outlay-bench" / f"litellm-{LITELLM}"
 OPENAI_MODELS = ("gpt-4o-mini", "gpt-4o", "gpt-5-mini", "o4-mini", "gpt-5.4", "text-embedding-3-small")
 CLAUDE_MODELS = ("claude-haiku-4-5", "claude-sonnet-4-5")
 START_S = 60
@@ -151,15 +152,15 @@ def cases() -> list[Case]:
     return found
 
 
-def environment(folder: Path) -> Path:
-    """LiteLLM's program, in an environment made on first use."""
+def environment(folder: Path, seconds: int = 600) -> Path:
+    """LiteLLM's program, in an environment made on first use. Raises `subprocess.SubprocessError`."""
     program = folder / "bin" / "litellm"
     if not program.exists():
         venv.create(folder, with_pip=True, clear=True)
         subprocess.run(
             [str(folder / "bin" / "pip"), "install", "-q", "--only-binary=:all:", *WHEELS],
             check=True,
-            timeout=600,
+            timeout=seconds,
         )
     return program
 
@@ -301,9 +302,7 @@ def main() -> int:
     """Run, print the table, and the totals of all three."""
     parser = argparse.ArgumentParser(prog="python -m bench.shadow_litellm", description=__doc__)
     parser.add_argument("--calls", type=int, default=10_000)
-    parser.add_argument(
-        "--venv", type=Path, default=Path.home() / ".cache" / "outlay-bench" / f"litellm-{LITELLM}"
-    )
+    parser.add_argument("--venv", type=Path, default=VENV)
     options = parser.parse_args()
     program = environment(options.venv)
     with (
