@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 SLOW = (
+    "agents",
     "reality",
     "testing",
     "property/test_wire_properties.py",

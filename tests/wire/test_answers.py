@@ -112,6 +112,23 @@ def test_openai_cache_classes_never_exceed_the_total() -> None:
     assert usage.cache_creation_12h_input_tokens == 4
 
 
+def test_openai_cache_writes_of_claude_behind_litellm() -> None:
+    """As LiteLLM 1.110 answers: the hour's writes cost more, and are told apart only here."""
+    details = {
+        "cached_tokens": 0,
+        "cache_write_tokens": 3000,
+        "cache_creation_tokens": 3000,
+        "cache_creation_token_details": {
+            "ephemeral_5m_input_tokens": 1000,
+            "ephemeral_1h_input_tokens": 2000,
+        },
+    }
+    usage = openai_usage(prompt_tokens=6000, completion_tokens=80, prompt_tokens_details=details)
+    assert usage is not None
+    assert usage.cache_creation_input_tokens == 3000
+    assert usage.cache_creation_1h_input_tokens == 2000
+
+
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [

@@ -26,10 +26,17 @@ class _CacheWriteDetails(msgspec.Struct, gc=False):
     ttl_12h_tokens: int | None = None
 
 
+class _CacheCreationDetails(msgspec.Struct, gc=False):
+    """Anthropic's split, as LiteLLM passes it on in OpenAI's shape."""
+
+    ephemeral_1h_input_tokens: int | None = None
+
+
 class _PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     cache_write_tokens_details: _CacheWriteDetails | None = None
+    cache_creation_token_details: _CacheCreationDetails | None = None
     audio_tokens: int | None = None
 
 
@@ -213,7 +220,7 @@ def _usage(stated: _Usage, model: str | None, service_tier: str | None, is_input
     prompt, completion = stated.prompt_tokens_details, stated.completion_tokens_details
     if prompt is None and completion is None:
         return Usage(input_tokens, output_tokens, model=model, service_tier=service_tier)
-    cached = written = written_12h = reasoning = heard = spoken = 0
+    cached = written = written_1h = written_12h = reasoning = heard = spoken = 0
     if completion is not None:
         reasoning = completion.reasoning_tokens or 0
         spoken = completion.audio_tokens or 0
@@ -225,7 +232,11 @@ def _usage(stated: _Usage, model: str | None, service_tier: str | None, is_input
         cached, written = prompt.cached_tokens or 0, prompt.cache_write_tokens or 0
         details = prompt.cache_write_tokens_details
         written_12h = (details.ttl_12h_tokens or 0) if details is not None else 0
+        creation = prompt.cache_creation_token_details
+        written_1h = (creation.ephemeral_1h_input_tokens or 0) if creation is not None else 0
         heard = prompt.audio_tokens or 0
+        if not 0 <= written_1h <= written - written_12h:
+            return None
         if not 0 <= heard <= input_tokens or cached < 0 or written_12h < 0 or written < 0:
             return None
         if cached > input_tokens or written > input_tokens or written_12h > written:
@@ -236,6 +247,7 @@ def _usage(stated: _Usage, model: str | None, service_tier: str | None, is_input
         output_tokens,
         cache_read_input_tokens=cached,
         cache_creation_input_tokens=written,
+        cache_creation_1h_input_tokens=written_1h,
         cache_creation_12h_input_tokens=written_12h,
         reasoning_output_tokens=reasoning,
         input_audio_tokens=heard,
