@@ -15,6 +15,15 @@ exit codes:
 Every command takes --json: one JSON document on stdout, amounts as decimal USD text (..._usd) and as whole
 nano-dollars (..._nanos), times as ISO UTC text. Errors go to stderr; with --json stdout then holds {"error": ...}.
 """
+MEDIA_CLASSES: Final = (
+    "input-audio",
+    "output-audio",
+    "cache-read-audio",
+    "input-image",
+    "output-image",
+    "cache-read-image",
+    "input-video",
+)
 PINNED_DIMENSIONS: Final = (
     "org",
     "team",
@@ -169,8 +178,15 @@ def _add_prices(commands: Any) -> None:
     put.add_argument("model", metavar="MODEL", help="MODEL or PROVIDER/MODEL")
     put.add_argument("--provider", metavar="NAME", help="price source; needed if MODEL does not name it")
     put.add_argument("--input", required=True, metavar="USD")
-    for name in ("output", "cache-read", "cache-write", "cache-write-1h", "cache-write-12h"):
+    for name in ("output", "cache-read", "cache-write", "cache-write-1h", "cache-write-12h", *MEDIA_CLASSES):
         put.add_argument(f"--{name}", metavar="USD")
+    put.add_argument(
+        "--unit",
+        action="append",
+        default=[],
+        metavar="NAME=USD",
+        help="USD for one image, audio_ms, character, page, search_unit, training_token; repeatable",
+    )
     put.add_argument("--per-request", metavar="USD", help="flat fee on every call")
     put.add_argument("--context-window", metavar="TOKENS", type=int)
     put.add_argument("--max-output-tokens", metavar="TOKENS", type=int)

@@ -19,9 +19,11 @@ from outlay.kernel.money import format_usd
 from outlay.lookup import describe
 from outlay.lookup.book import PriceBook
 from outlay.lookup.feed import load_feed
+from outlay.lookup.overrides import TOKEN_CLASSES
 from outlay.lookup.price import ModelPrice, UnknownPrice
 
-_CLASSES: Final = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "cache_write_12h")
+_TEXT_CLASSES: Final = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "cache_write_12h")
+_CLASSES: Final = TOKEN_CLASSES
 _NANOS_PER_1000_USES: Final = Decimal(10) ** 12
 
 
@@ -138,6 +140,8 @@ def put(options: argparse.Namespace, terminal: Terminal) -> int:
         "aliases": options.alias or None,
     }
     body |= {name: value for name, value in optional.items() if value is not None}
+    if options.unit:
+        body["usd_per_unit"] = dict(_unit_price(text) for text in options.unit)
     name = f"{provider}/{model}" + (f"@{options.valid_from}" if options.valid_from else "")
     with operating(options.config) as operations:
         done = operations.put("price", name, body, actor())
@@ -235,6 +239,7 @@ def _card(card: describe.PriceCard) -> dict[str, Any]:
             for section in card.sections
         ],
         "geo_multipliers_permille": card.geo_multipliers,
+        "nanos_per_million_units": dict(card.unit_rates),
         "usd_per_1000_uses": {tool: _per_1000(fee) for tool, fee in card.tool_fees.items()},
         **money("fee_per_request", card.fee_per_request_nanos),
         "is_ceiling": card.is_ceiling,
@@ -251,11 +256,18 @@ def _print_card(card: describe.PriceCard, terminal: Terminal) -> None:
     terminal.table(
         ("USD PER 1M TOKENS", "INPUT", "OUTPUT", "CACHE READ", "WRITE", "WRITE 1H", "WRITE 12H"),
         [
-            (section.name, *(usd(getattr(section.rates, name)) for name in _CLASSES))
+            (section.name, *(usd(getattr(section.rates, name)) for name in _TEXT_CLASSES))
             for section in card.sections
         ],
         right="INPUT OUTPUT WRITE",
     )
+    for section in card.sections:
+        for name in _CLASSES:
+            rate = getattr(section.rates, name)
+            if name not in _TEXT_CLASSES and rate is not None:
+                terminal.text(f"{section.name}, {name.replace('_', ' ')}: {usd(rate)} per 1M tokens")
+    for unit, rate in card.unit_rates.items():
+        terminal.text(f"{unit}: ${_per_1000(rate)} per 1000")
     for tool, fee in card.tool_fees.items():
         terminal.text(f"{tool}: ${_per_1000(fee)} per 1000 uses")
     for geo, permille in card.geo_multipliers.items():
@@ -267,6 +279,14 @@ def _print_card(card: describe.PriceCard, terminal: Terminal) -> None:
     )
     for doubt in card.doubts:
         terminal.text(f"doubt: {doubt}")
+
+
+def _unit_price(text: str) -> tuple[str, str]:
+    """`image/hd=0.08` as name and USD."""
+    name, separator, usd_text = text.rpartition("=")
+    if not separator or not name:
+        raise ConfigError(f"{text!r} is not NAME=USD, such as image=0.04", key="--unit")
+    return name, usd_text
 
 
 def _per_1000(fee: int) -> str:

@@ -155,9 +155,16 @@ def _upstream_body(target: Target, intent: CallIntent, body: bytes, edits: Edits
             body = rename_field(body, stated, known, limit)
     if changes:
         body = replace_fields(body, changes)
+    if operation is Operation.COMPLETIONS and intent.max_output_tokens is not None:
+        body = _with_stated_limit(body, intent.max_output_tokens)
     if intent.stream and not intent.wants_stream_usage and operation in _STREAM_OPTIONS:
         body = with_stream_usage(body)
     return body
+
+
+def _with_stated_limit(body: bytes, limit: int) -> bytes:
+    """Old completions have a default limit at OpenAI and none elsewhere: what is held is what is asked for."""
+    return body if b'"max_tokens"' in body else insert_field(body, "max_tokens", limit)
 
 
 _STREAM_OPTIONS: Final = frozenset({Operation.CHAT, Operation.COMPLETIONS})
