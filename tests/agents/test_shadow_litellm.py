@@ -39,10 +39,6 @@ def test_every_difference_is_explained() -> None:
         if line[:6] in ("gpt-4o", "gpt-5-", "gpt-5.", "claude", "o4-min")
     ]
     assert len(rows) == 68
-<<<<<<< HEAD
-    differing = {" ".join([*line.split()[:1], line[24:54].strip()]) for line in rows if "DIFFERS" in line}
-=======
     differing = {f"{line.split()[0]} {line[24:54].strip()}" for line in rows if "DIFFERS" in line}
->>>>>>> helper-e
     assert differing == EXPLAINED
     assert "missing" not in done.stdout
