@@ -281,3 +281,30 @@ def test_a_cancelled_batch_costs_what_was_done(stage: Stage) -> None:
         done(lambda: client.batches.retrieve(batch.id), ("cancelled", "completed"))
         stage.wait()
     assert len(stage.costly()) == 1
+
+
+def test_every_kind_of_job_is_refused_when_the_budget_is_spent(tmp_path: Path) -> None:
+    params: Any = {
+        "model": "claude-test",
+        "max_tokens": 30,
+        "messages": [{"role": "user", "content": "hello"}],
+    }
+    with stage_of(tmp_path, "0.000000001") as stage:
+        with stage.openai() as client, stage.anthropic() as claude:
+            file = client.files.create(file=("train.jsonl", b'{"messages":[]}\n' * 20), purpose="fine-tune")
+            calls = (
+                lambda: submit(client, lines()),
+                lambda: claude.messages.batches.create(requests=[{"custom_id": "c", "params": params}]),
+                lambda: client.fine_tuning.jobs.create(
+                    model=world.TUNED, training_file=file.id, hyperparameters={"n_epochs": 2}
+                ),
+                lambda: client.responses.create(model="gpt-test", input="hello", background=True),
+            )
+            for call in calls:
+                with pytest.raises((openai.APIStatusError, anthropic.APIStatusError)) as raised:
+                    call()
+                assert raised.value.status_code == 402
+        assert stage.jobs() == 0
+        assert stage.held() == 0
+        jobs = ("/v1/batches", "/v1/messages/batches", "/v1/fine_tuning/jobs", "/v1/responses")
+        assert not [call for call in stage.mock.calls if call.path in jobs and call.method == "POST"]

@@ -14,6 +14,7 @@ gateway:
   host: 127.0.0.1
   port: 4100
   # sync: full              # each hold waits for the disk: survives a host crash, costs latency
+  # mode: shadow            # decide and record, never refuse: to compare before you switch
   # default_max_output_tokens: 4096   # put into requests that state no output limit
   # clamp: when_unset       # lower that default when a budget is nearly spent: never, when_unset, always
   # disclose: own           # whose amounts a refusal shows to the caller: own, all
@@ -24,12 +25,14 @@ console:
   port: 4101
   admin_token: @TOKEN@
 
-# Where calls go. openai and anthropic know their address; others state dialect and base_url.
+# Where calls go. openai, anthropic, google, cohere and bedrock know their address; others state dialect and base_url.
 providers:
   - name: openai
     api_key: ${OPENAI_API_KEY:-}
   - name: anthropic
     api_key: ${ANTHROPIC_API_KEY:-}
+  # - {name: google, api_key: "${GEMINI_API_KEY}"}
+  # - {name: bedrock, aws_region: us-east-1}   # signed with AWS's usual credentials
   # - name: local           # vLLM, SGLang, llama.cpp: cancelling stops them, so what was cut is counted
   #   self_hosted: true
   #   base_url: http://127.0.0.1:8000/v1
@@ -38,6 +41,8 @@ providers:
 # Names that clients may use for a provider's model.
 # models:
 #   - {name: fast, provider: openai, model: gpt-5-mini}
+#   - name: smart           # the next target is asked when one fails; each attempt is held and billed
+#     targets: [{provider: anthropic, model: claude-sonnet-4-5}, {provider: openai, model: gpt-5}]
 
 # Virtual keys: who a caller is. `outlay key create` makes more; only hashes are stored.
 keys:

@@ -40,6 +40,8 @@ def status(options: argparse.Namespace, terminal: Terminal) -> int:
             ("connections", str(metrics.get("connections", 0))),
             ("calls in flight", str(metrics.get("exchanges", 0))),
             ("waiting for money", str(metrics.get("waiting", 0))),
+            ("jobs at providers", str(metrics.get("jobs", 0))),
+            ("open WebSockets", str(metrics.get("sessions", 0))),
             ("open holds", f"{metrics.get('open_holds', 0)} ({usd(metrics.get('held_nanos', 0))})"),
             ("spent since start", usd(sum((metrics.get("spend_nanos") or {}).values()))),
             ("refused since start", str(sum((metrics.get("refusals") or {}).values()))),

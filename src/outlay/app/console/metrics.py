@@ -95,6 +95,8 @@ def _gauges(lines: list[str], view: MetricsView) -> None:
         ("waiting", "Calls that wait for money others hold.", str(view.waiting)),
         ("connections", "Client connections.", str(view.connections)),
         ("exchanges", "Calls in flight.", str(view.exchanges)),
+        ("sessions", "Open WebSockets.", str(view.sessions)),
+        ("jobs", "Holds that wait for a provider's job.", str(view.jobs)),
         ("store_down", "Whether the ledger takes no writes.", _flag(view.is_store_down)),
         ("spending_blocked", "Whether spending waits for an operator.", _flag(view.blocked)),
     ):
@@ -105,6 +107,16 @@ def _gauges(lines: list[str], view: MetricsView) -> None:
         "gauge",
         "Connections to providers.",
         [((("provider", name),), str(count)) for name, count in sorted(view.upstream_connections.items())],
+    )
+    _family(
+        lines,
+        "outlay_target_open",
+        "gauge",
+        "Whether the circuit of a target with alternatives is open.",
+        [
+            ((("target", name),), _flag(bool(found["is_open"])))
+            for name, found in sorted(view.targets.items())
+        ],
     )
 
 
