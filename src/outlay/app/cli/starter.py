@@ -31,7 +31,7 @@ providers:
     api_key: ${OPENAI_API_KEY:-}
   - name: anthropic
     api_key: ${ANTHROPIC_API_KEY:-}
-  # - {name: google, api_key: "${GEMINI_API_KEY}"}
+  # - {name: google, api_key: "${GEMINI_API_KEY:-}"}
   # - {name: bedrock, aws_region: us-east-1}   # signed with AWS's usual credentials
   # - name: local           # vLLM, SGLang, llama.cpp: cancelling stops them, so what was cut is counted
   #   self_hosted: true
