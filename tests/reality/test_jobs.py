@@ -308,3 +308,20 @@ def test_every_kind_of_job_is_refused_when_the_budget_is_spent(tmp_path: Path) -
         assert stage.held() == 0
         jobs = ("/v1/batches", "/v1/messages/batches", "/v1/fine_tuning/jobs", "/v1/responses")
         assert not [call for call in stage.mock.calls if call.path in jobs and call.method == "POST"]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_stored_responses_are_their_teams(stage: Stage, is_stream: bool) -> None:
+    with stage.openai() as client, stage.openai(OTHER) as other:
+        if is_stream:
+            with client.responses.stream(model="gpt-test", input="hello") as stream:
+                stream.until_done()
+                made = stream.get_final_response().id
+        else:
+            made = client.responses.create(model="gpt-test", input="hello").id
+        assert client.responses.retrieve(made).id == made
+        client.responses.create(model="gpt-test", input="and then", previous_response_id=made)
+        with pytest.raises(openai.NotFoundError):
+            other.responses.retrieve(made)
+        with pytest.raises(openai.NotFoundError):
+            other.responses.create(model="gpt-test", input="and then", previous_response_id=made)

@@ -89,6 +89,11 @@ class Desk:
         if isinstance(intent, Rejection):
             self._reject(exchange, memo, match, request, intent)
             return
+        if intent.has_referenced_input and intent.operation is Operation.RESPONSES:
+            theirs = gateway.resources.is_anothers(memo.snapshot, memo.key, request.body)
+            if theirs is not None:
+                exchange.refuse(theirs)
+                return
         entries = gateway.entries(memo, match, intent)
         if isinstance(entries, Refusal):
             if gateway.is_shadow and entries.status == 403:

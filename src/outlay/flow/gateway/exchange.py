@@ -345,6 +345,10 @@ class Exchange(Admission):
             if is_timed
             else settle_stream(self._terms, reader, self._now())
         )
+        if self.intent.operation is Operation.RESPONSES and not self._entry.translates:
+            body = self._request.body
+            if b'"store":false' not in body and b'"store": false' not in body:
+                self._gateway.resources.own_stored(self._entry, reader.response_id)
         if client is not None:
             client.end_stream(last + rest)
 

@@ -43,6 +43,13 @@ class _Listed(msgspec.Struct, gc=False):
 
 
 _RESULTS: Final = re.compile(rb'("results_url"\s*:\s*)"[^"]*?(/v1/messages/batches/[^"/]+/results)"')
+
+
+class _Goes(msgspec.Struct, gc=False):
+    previous_response_id: str | None = None
+
+
+_decode_previous: Final = msgspec.json.Decoder(_Goes).decode
 _decode_made: Final = msgspec.json.Decoder(_Made).decode
 _decode_list: Final = msgspec.json.Decoder(_Listed).decode
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -81,6 +88,24 @@ class Resources:
         row = self._books.owner(provider.name, resource)
         return row is not None and (row.org, row.team) == (key.org, key.team)
 
+    def own_stored(self, entry: Entry, response_id: str | None) -> None:
+        """A response of a stream that the provider keeps."""
+        identity = entry.chain.identity
+        if response_id is not None:
+            self.own(entry.provider.name, identity.org, identity.team, identity.key, response_id)
+
+    def is_anothers(self, snapshot: Snapshot, key: KeySpec, body: bytes) -> Refusal | None:
+        """A refusal if a request goes on from a stored response that another team made through here."""
+        asked = _read(_decode_previous, body)
+        previous = asked.previous_response_id if asked is not None else None
+        if not isinstance(previous, str):
+            return None
+        for provider in snapshot.providers.values():
+            row = self._books.owner(provider.name, previous)
+            if row is not None and (row.org, row.team) != (key.org, key.team):
+                return not_found(previous)
+        return None
+
     def own(self, provider: str, org: str, team: str, key: str, resource: str) -> None:
         """An object was made."""
         if 0 < len(resource) <= MAX_ID_CHARS:
@@ -101,7 +126,15 @@ class Resources:
             body = _bring_back(body, here)
         identity = entry.chain.identity
         is_new = route.method == "POST" and not match.resource and route.operation is Operation.FREE
-        if is_new or route.operation in _MAKERS or intent.is_background:
+        if (
+            is_new
+            or route.operation in _MAKERS
+            or (
+                entry.aim.operation is Operation.RESPONSES
+                and not entry.translates
+                and b'"store":false' not in body
+            )
+        ):
             made = _read(_decode_made, body)
             if made is not None:
                 self.own(entry.provider.name, identity.org, identity.team, identity.key, made.id)
