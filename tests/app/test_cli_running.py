@@ -105,6 +105,16 @@ def test_key_budget_and_reports_while_it_runs(
         "stop",
     )
     assert run("budget", "delete", "stop")[0] == 0
+    code, killed = run("kill", "team", "search", "--reason", "it ran away")
+    assert (code, killed["name"], killed["cut_calls"]) == (0, "kill:team=search", 0)
+    assert killed["detect_ns"] > 0
+    assert ask(url, made["secret"]) == 403
+    assert run("kill", "all", "--reason", " ")[0] == 2
+    code, found = run("kill", "list")
+    assert [order["reason"] for order in found["orders"]] == ["it ran away"]
+    assert run("kill", "lift", "team=search")[0] == 0
+    assert run("kill", "lift", "team=search")[0] == 3
+    assert ask(url, made["secret"]) == 200
     assert run("quote", "--key", "ci", "--file", str(request))[0] == 0
     assert run("key", "revoke", "ci")[0] == 0
     assert eventually(url, made["secret"], 401) == 401

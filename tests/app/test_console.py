@@ -299,6 +299,22 @@ def test_a_key_made_here_works_at_the_gateway_until_it_is_revoked(running: Runni
 
 
 @pytest.mark.slow
+def test_an_order_stops_a_scope_until_it_is_lifted(running: Running) -> None:
+    orders, keys = running.api + "/api/v1/orders", running.api + "/api/v1/keys"
+    secret = ask("POST", keys, {"name": "ci", "team": "search"}).json["secret"]
+    asked = {"kind": "kill", "scope": {"team": "search"}, "reason": "it ran away"}
+    made = ask("POST", orders, asked)
+    assert (made.status, made.json["name"], made.json["cut_calls"]) == (201, "kill:team=search", 0)
+    assert running.call(secret).json["error"]["code"] == "killed"
+    assert ask("POST", orders, {**asked, "scope": {"teem": "x"}}).error == (422, "config_invalid", "scope")
+    assert ask("POST", orders, {**asked, "reason": " "}).error == (422, "config_invalid", "reason")
+    assert [order["name"] for order in ask("GET", orders).json["orders"]] == ["kill:team=search"]
+    assert ask("DELETE", orders + "/kill:team=search").status == 200
+    assert ask("DELETE", orders + "/kill:team=search").error == (404, "not_found", None)
+    assert running.call(secret).status == 200
+
+
+@pytest.mark.slow
 def test_budgets_prices_quotes_and_spend(running: Running) -> None:
     api = running.api + "/api/v1"
     file_key = "sk-outlay-of-the-file"

@@ -39,6 +39,9 @@ METHODS: Final = (
     "open_with",
     "quote",
     "accept",
+    "order",
+    "lift",
+    "orders",
     "status",
 )
 _ERRORS: Final[Mapping[str, type[OutlayError]]] = {
@@ -165,6 +168,22 @@ class ControlClient:
     def accept(self, code: str) -> bool:
         """See `Operations.accept`."""
         return bool(self._call("accept", code=code))
+
+    def order(
+        self, kind: str, scope: Mapping[str, str], reason: str, actor: str, asked_at: int = 0
+    ) -> dict[str, Any]:
+        """See `Operations.order`."""
+        return self._call(  # type: ignore[no-any-return]
+            "order", kind=kind, scope=dict(scope), reason=reason, actor=actor, asked_at=asked_at
+        )
+
+    def lift(self, name: str, actor: str) -> dict[str, Any]:
+        """See `Operations.lift`."""
+        return self._call("lift", name=name, actor=actor)  # type: ignore[no-any-return]
+
+    def orders(self) -> list[dict[str, Any]]:
+        """See `Operations.orders`."""
+        return self._call("orders")  # type: ignore[no-any-return]
 
     def status(self) -> dict[str, Any]:
         """See `Operations.status`."""

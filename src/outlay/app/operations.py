@@ -13,10 +13,12 @@ from typing import Any, Protocol
 import msgspec
 
 from outlay.app.config import Config, KeyEntry, StoredObject, build_snapshot, check_object, load_config
+from outlay.app.ordering import ORDER, checked_order, stored_orders
 from outlay.flow.gateway.quoting import preview
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.server import Gateway
 from outlay.flow.gateway.snapshot import KeySpec, Snapshot
+from outlay.flow.gateway.stops import carry_out
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.port import Store
@@ -50,6 +52,11 @@ class Operating(Protocol):
     def open_with(self, opening: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
     def quote(self, path: str, body: str, key: str | None) -> dict[str, Any]: ...
     def accept(self, code: str) -> bool: ...
+    def order(
+        self, kind: str, scope: Mapping[str, str], reason: str, actor: str, asked_at: int = 0
+    ) -> dict[str, Any]: ...
+    def lift(self, name: str, actor: str) -> dict[str, Any]: ...
+    def orders(self) -> list[dict[str, Any]]: ...
     def status(self) -> dict[str, Any]: ...
     def verify(self) -> dict[str, Any]: ...
 
@@ -109,6 +116,7 @@ class Operations:
         self._feed = feed
         self._ledger_path = ledger_path
         self._version = 0
+        self._orders = stored_orders(store)
         self.snapshot: Snapshot = self.rebuild()
         self.on_change: Callable[[Snapshot], None] = lambda _snapshot: None
 
@@ -116,7 +124,7 @@ class Operations:
         """A snapshot of the configuration in force and the store's objects. Raises ConfigError."""
         self._version += 1
         snapshot = build_snapshot(self.source.config, self._stored(), self._feed, self._version)
-        self.snapshot = snapshot
+        self.snapshot = snapshot = snapshot.with_orders(tuple(self._orders.values()))
         return snapshot
 
     def _stored(self) -> list[StoredObject]:
@@ -233,6 +241,43 @@ class Operations:
             self.source.problem = str(error)
             return False
         return True
+
+    # -- orders ---------------------------------------------------------------------------------------------------
+
+    def order(
+        self, kind: str, scope: Mapping[str, str], reason: str, actor: str, asked_at: int = 0
+    ) -> dict[str, Any]:
+        """Kill or pause a scope: in force, and what runs cut (a kill), before it is written.
+
+        `asked_at` is when the order was given, UTC ns. Raises ConfigError; StoreError if the order is in force but
+        could not be written: it ends with this process then.
+        """
+        order = checked_order(kind, scope, reason, actor, self._clock.now())
+        self._orders[order.name] = order
+        orders = tuple(self._orders.values())
+        answer: dict[str, Any] = {"name": order.name}
+        if self.gateway is not None:
+            answer.update(msgspec.to_builtins(carry_out(self.gateway, order, orders, asked_at)))
+        self.snapshot = self.snapshot.with_orders(orders)
+        self._store.put_object(ORDER, order.name, msgspec.json.encode(order).decode(), order.at, actor)
+        return answer
+
+    def lift(self, name: str, actor: str) -> dict[str, Any]:
+        """Take an order away: calls of its scope pass again. Raises NotFound, StoreError."""
+        if name not in self._orders:
+            raise NotFound(f"there is no order {name!r}; `outlay kill list` names them")
+        # written first: a stop may only end when it is certain to stay ended
+        self._store.put_object(ORDER, name, "", self._clock.now(), actor)
+        del self._orders[name]
+        self.snapshot = self.snapshot.with_orders(tuple(self._orders.values()))
+        if self.gateway is not None:
+            self.gateway.swap(self.snapshot)
+        return {"name": name}
+
+    def orders(self) -> list[dict[str, Any]]:
+        """Orders in force, newest first."""
+        found = sorted(self._orders.values(), key=lambda order: -order.at)
+        return [{"name": order.name, **msgspec.to_builtins(order)} for order in found]
 
     # -- ledger ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any, Final
 
+from outlay.app.cli.parser_steering import add_kill
+
 _EPILOG: Final = """\
 exit codes:
   0  ok; for `quote`: the request may pass
@@ -75,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_prices(commands)
     _add_reports(commands)
     _add_imports(commands)
+    add_kill(_Group(commands, "kill", "stop spending now: a run, key, team, model or everything"))
     return parser
 
 

@@ -16,13 +16,15 @@ from outlay.flow.gateway.entries import Entries, Entry, Memo
 from outlay.flow.gateway.fixed import FixedTerms, free_terms
 from outlay.flow.gateway.passage import Passage, passage_of
 from outlay.flow.gateway.quoting import make_terms, may_clamp
-from outlay.flow.gateway.refusal import Refusal, refusal_of
+from outlay.flow.gateway.refusal import Refusal, refusal_of, stopped_by
 from outlay.flow.gateway.settlement import Terms
 from outlay.flow.gateway.snapshot import Snapshot
 from outlay.flow.gateway.upstream import UpstreamConnection
 from outlay.flow.ledger.charge import Hold
 from outlay.flow.lifecycle import State
+from outlay.flow.orders import find_order
 from outlay.flow.outcome import Failure
+from outlay.flow.scope import Identity
 from outlay.flow.shadow import PREFIX, would_refuse
 from outlay.flow.waiting import Waiter
 from outlay.kernel.clock import UnixNanos
@@ -132,6 +134,10 @@ class Admission:
 
     def _begin_attempt(self, entry: Entry, now: UnixNanos) -> None:
         self._entry = entry
+        if self._attempt > 1 and (stopped := self._stopped()) is not None:
+            self._failed = None
+            self._give_up(stopped)
+            return
         sent = self.intent
         if entry.translates:
             passage = self._passage_at(entry)
@@ -204,6 +210,10 @@ class Admission:
 
     def _decide(self) -> tuple[Account, int] | None:
         """Place the hold, or refuse; or say which account blocks and how much is needed there."""
+        stopped = self._stopped()
+        if stopped is not None:
+            self.refuse(stopped)
+            return None
         settings = self._snapshot.settings
         now = self._gateway.clock.now()
         accounts = self._entry.current(now).accounts
@@ -231,6 +241,24 @@ class Admission:
         # a cheaper target may fit where this one does not
         if self._plan is None or not self._ask_next(refusal):
             self._give_up(refusal)
+
+    def _stopped(self) -> Refusal | None:
+        """What an order says that came since this call began."""
+        orders = self._gateway.snapshot.orders
+        if not orders or orders is self._snapshot.orders:
+            return None
+        order = find_order(orders, self.identity)
+        return None if order is None else stopped_by(order, self._snapshot.settings)
+
+    @property
+    def identity(self) -> Identity:
+        """Who spends."""
+        return self._entry.chain.identity
+
+    @property
+    def target_model(self) -> str:
+        """The model that this attempt asks its provider for."""
+        return self._entry.model
 
     # -- waiting for money --------------------------------------------------------------------------------------
 
@@ -333,8 +361,12 @@ class Admission:
         """Something of ours is broken: end the hold, tell client and operator."""
         raise AssertionError("an exchange defines this")
 
-    def kill(self, failure: Failure | None, reason: str) -> None:
+    def kill(self, failure: Failure | None, reason: str, refusal: Refusal | None = None) -> None:
         """End this exchange now: cut the stream, close the upstream, settle by the table."""
+        raise AssertionError("an exchange defines this")
+
+    def close_upstream(self) -> None:
+        """Close the provider's connection, before anything else is done for a kill."""
         raise AssertionError("an exchange defines this")
 
     def overdue(self, now: int) -> None:

@@ -11,11 +11,11 @@ from outlay.flow.budgets import model_allowed
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Answered, BadRequest, ClientConnection, Request, decoded
 from outlay.flow.gateway.dialects import FAST_ROUTES, PARSERS, model_body, models_body, parse_call
-from outlay.flow.gateway.entries import Entries, Entry, Memo, allowed_identity
+from outlay.flow.gateway.entries import Entries, Entry, Memo, allowed_identity, known_identity
 from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.fixed import free_terms
 from outlay.flow.gateway.passthrough import NO_METHODS, find_pass_route, pass_terms
-from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.refusal import FIRM_CODES, Refusal
 from outlay.flow.gateway.session import open_session
 from outlay.flow.gateway.snapshot import Aim, Aims, Provider
 from outlay.flow.scope import Identity
@@ -96,7 +96,7 @@ class Desk:
                 return
         entries = gateway.entries(memo, match, intent)
         if isinstance(entries, Refusal):
-            if gateway.is_shadow and entries.status == 403:
+            if gateway.is_shadow and entries.status == 403 and entries.code not in FIRM_CODES:
                 self._shadowed(exchange, memo, match, request, entries.code)
                 return
             exchange.refuse(entries)
@@ -145,7 +145,7 @@ class Desk:
         """The caller at one provider, for calls that are not chosen by a model's name."""
         gateway = self._gateway
         aim = Aim(provider, model, operation)
-        identity = memo.caller.identity(memo.key, provider.name, model)
+        identity = known_identity(memo.snapshot, memo.key, memo.caller, provider.name, model)
         if model:
             identity = allowed_identity(memo.snapshot, memo.key, memo.caller, aim, model)
         if isinstance(identity, Refusal):
@@ -181,7 +181,7 @@ class Desk:
             exchange.refuse(provider)
             return
         aim = Aim(provider, native[0].model if native else model, route.operation)
-        identity = memo.caller.identity(memo.key, provider.name, model)
+        identity = known_identity(memo.snapshot, memo.key, memo.caller, provider.name, model)
         if isinstance(identity, Refusal):
             exchange.refuse(identity)
             return

@@ -7,14 +7,17 @@ the upstream request that are always the same. Reads the snapshot, opens account
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import msgspec
+
 from outlay.flow.budgets import model_allowed
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.forward import visible_accounts
-from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.refusal import Refusal, stopped_by
 from outlay.flow.gateway.signing import signer_of
 from outlay.flow.gateway.snapshot import Aim, Aims, ClientAuth, KeySpec, Provider, Snapshot
 from outlay.flow.gateway.upstream import Pool
 from outlay.flow.ledger.directory import Chain
+from outlay.flow.orders import find_order
 from outlay.flow.scope import API_EQUIVALENT, Identity
 from outlay.wire.intent import Dialect, Operation
 
@@ -150,9 +153,14 @@ def allowed_identity(
         if own_auth(aim.provider, caller) and aim.provider.client_auth is ClientAuth.OWN
         else ""
     )
-    identity = caller.identity(key, aim.provider.name, model, billing)
+    identity = known_identity(snapshot, key, caller, aim.provider.name, model, billing)
     if isinstance(identity, Refusal):
         return identity
+    if snapshot.orders and aim.model != model:
+        # a stopped model is stopped behind any name
+        order = find_order(snapshot.orders, msgspec.structs.replace(identity, model=aim.model))
+        if order is not None:
+            return stopped_by(order, snapshot.settings)
     if not model_allowed(snapshot.rules, identity, aim.model):
         return Refusal(
             403,
@@ -160,6 +168,18 @@ def allowed_identity(
             f"The model {model[:100]!r} is not allowed for this key.",
             {"param": "model"},
         )
+    return identity
+
+
+def known_identity(  # noqa: PLR0917 - made in few places
+    snapshot: Snapshot, key: KeySpec, caller: Caller, provider: str, model: str, billing: str = ""
+) -> Identity | Refusal:
+    """The caller's dimensions, if no order stops what they name."""
+    identity = caller.identity(key, provider, model, billing)
+    if snapshot.orders and not isinstance(identity, Refusal):
+        order = find_order(snapshot.orders, identity)
+        if order is not None:
+            return stopped_by(order, snapshot.settings)
     return identity
 
 

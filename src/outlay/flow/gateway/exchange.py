@@ -17,7 +17,7 @@ from outlay.flow.gateway.dialects import (
     read_answer,
 )
 from outlay.flow.gateway.forward import Edits, answer_head, cost_head, refusal_head, upstream_request
-from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.refusal import REQUEST_ID, Refusal
 from outlay.flow.gateway.settlement import (
     Settlement,
     settle_answer,
@@ -245,17 +245,22 @@ class Exchange(Admission):
         client = self._client
         if client is not None:
             text = "Outlay failed on this call; it is logged."
+            told = Refusal(500, "internal_error", text)
             if self._has_head:
-                self._end_begun("internal_error", text, 500)
+                self._end_begun(told)
             else:
-                self.refuse(Refusal(500, "internal_error", text))
+                self.refuse(told)
 
-    def kill(self, failure: Failure | None, reason: str) -> None:
-        """End this exchange now: cut the stream, close the upstream, settle by the table."""
+    def kill(self, failure: Failure | None, reason: str, refusal: Refusal | None = None) -> None:
+        """End this exchange now: cut the stream, close the upstream, settle by the table.
+
+        `refusal` is what the client is told, if it is not that the provider failed.
+        """
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-            self._give_up(Refusal(503, "stopped", f"Outlay stopped: {reason}."))
+            self._failed = None if refusal is not None else self._failed
+            self._give_up(refusal or Refusal(503, "stopped", f"Outlay stopped: {reason}."))
             self._finish()
             return
         before = self.state
@@ -263,11 +268,19 @@ class Exchange(Admission):
         if command is Command.VOID:
             self._entry.pool.cancel(self)
         if command in (Command.VOID, Command.SETTLE_FAILURE):
-            upstream, self._upstream = self._upstream, None
-            if upstream is not None:
-                upstream.abort()
+            self.close_upstream()
             self._plan = None
-            self._answer_failure(before, reason)
+            self._answer_failure(before, reason, refusal)
+        elif self.state is State.ABANDONED and refusal is not None:
+            # the hold is on its way to the store, and is voided when it arrives
+            self.refuse(refusal)
+            self._client = None
+
+    def close_upstream(self) -> None:
+        """Close the provider's connection, before anything else is done for a kill."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
 
     def overdue(self, now: int) -> None:
         """Time limits of the upstream's side; monotonic ns."""
@@ -363,14 +376,19 @@ class Exchange(Admission):
         elapsed = self._gateway.clock.monotonic() - self._sent_at
         return settle_timed(self._terms, status, -(-elapsed // 1_000_000), self._now())
 
-    def _answer_failure(self, before: State, reason: str) -> None:
-        """Tell the client of a failed attempt, or begin another."""
+    def _answer_failure(self, before: State, reason: str, told: Refusal | None = None) -> None:
+        """Tell the client of a failed attempt (or what it is `told` instead), or begin another."""
         client = self._client
         if client is None:
             self._finish()
             return
         if self._has_head:
-            self._end_begun("upstream_failed", f"The provider's answer broke off: {reason}.", 502)
+            told = told or Refusal(502, "upstream_failed", f"The provider's answer broke off: {reason}.")
+            self._end_begun(told)
+            self._finish()
+            return
+        if told is not None:
+            self.refuse(told)
             self._finish()
             return
         is_late = reason == _LATE or "in time" in reason
@@ -382,7 +400,7 @@ class Exchange(Admission):
             self.refuse(refusal)
             self._finish()
 
-    def _end_begun(self, code: str, text: str, status: int) -> None:
+    def _end_begun(self, told: Refusal) -> None:
         """End a stream that has begun so that no client takes it for whole."""
         client = self._client
         if client is None:
@@ -392,7 +410,9 @@ class Exchange(Admission):
             return
         operation = self.intent.operation
         client.end_stream(
-            stream_error_event(self.dialect, code, text, {}, status=status, operation=operation)
+            stream_error_event(
+                self.dialect, told.code, told.message, told.fields, status=told.status, operation=operation
+            )
         )
 
     def _end(self, settlement: Settlement) -> None:
@@ -450,8 +470,11 @@ class Exchange(Admission):
         client = self._client
         if client is None:
             return
+        fields = refusal.fields
+        if REQUEST_ID in str(fields.get("raise_url", "")):
+            fields = {**fields, "raise_url": str(fields["raise_url"]).replace(REQUEST_ID, id_text(self.id))}
         body = error_body(
-            self.dialect, refusal.status, refusal.code, refusal.message, refusal.fields, id_text(self.id)
+            self.dialect, refusal.status, refusal.code, refusal.message, fields, id_text(self.id)
         )
         status = refusal.status_for(self._request.headers)
         client.write_whole(status, refusal_head(self.id, refusal, self.dialect), body)

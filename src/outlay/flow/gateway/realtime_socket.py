@@ -22,6 +22,7 @@ from outlay.flow.gateway.settlement import Settlement, Terms, settle_failure, se
 from outlay.flow.gateway.websocket import GOING_AWAY, POLICY, WebSocket
 from outlay.flow.ledger.charge import Ending, Hold
 from outlay.flow.outcome import Failure
+from outlay.flow.scope import Identity
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import Id, id_text
 from outlay.wire.intent import Rejection
@@ -315,6 +316,15 @@ class RealtimeSession:
         self._say(code, message, refusal)
         self._settle_all(message)
         self._close(POLICY, code)
+
+    @property
+    def identity(self) -> Identity:
+        """Who spends."""
+        return self._entry.chain.identity
+
+    def cut(self, refusal: Refusal) -> None:
+        """An order stops it: say why, settle, close both sides."""
+        self._end_session(refusal.code, refusal.message, refusal)
 
     def stop(self, reason: str) -> None:
         """The gateway stops."""

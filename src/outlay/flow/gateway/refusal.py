@@ -7,9 +7,14 @@ import msgspec
 
 from outlay.flow.authorize import Denied, Reason
 from outlay.flow.gateway.snapshot import Disclose, Settings
+from outlay.flow.orders import Order, OrderKind
 from outlay.kernel.money import format_usd
 
 STATUS = {Reason.BUDGET_SPENT: 402, Reason.CALL_TOO_LARGE: 402, Reason.BUDGET_BUSY: 429}
+REQUEST_ID = "{request_id}"
+"""In a `raise_url`: where the request's id goes."""
+FIRM_CODES = frozenset({"killed", "paused"})
+"""Refusals that shadow mode makes, too: a person gave the order."""
 CODEX_HEADERS = b"x-codex-"
 """Headers that only Codex sends begin so."""
 
@@ -44,6 +49,22 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
         return self.status
 
 
+def stopped_by(order: Order, settings: Settings) -> Refusal:
+    """The refusal of a call that an order stops; `raise_url` still has its `{request_id}`."""
+    fields: dict[str, object] = {
+        "order": order.kind.value,
+        "scope": order.scope_text,
+        "reason": order.reason,
+        "since": _iso(order.at),
+    }
+    if order.kind is OrderKind.KILL:
+        return Refusal(403, "killed", f"Stopped ({order.scope_text}): {order.reason}.", fields)
+    if settings.raise_url:
+        fields["raise_url"] = settings.raise_url
+    text = f"Paused ({order.scope_text}): {order.reason}. It goes on when somebody approves it."
+    return Refusal(402, "paused", text, fields)
+
+
 def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int) -> Refusal:
     """The refusal of a denied hold. Amounts of budgets above the caller's own scope only if settings say so."""
     account = denied.account
@@ -61,7 +82,7 @@ def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int) ->
         )
     fields["resets_at"] = None if resets_at is None else _iso(resets_at)
     if settings.raise_url:
-        fields["raise_url"] = settings.raise_url.replace("{request_id}", request_id)
+        fields["raise_url"] = settings.raise_url.replace(REQUEST_ID, request_id)
     if denied.reason is Reason.CALL_TOO_LARGE:
         fields["fits_max_tokens"] = denied.fits_max_tokens
     is_busy = denied.reason is Reason.BUDGET_BUSY

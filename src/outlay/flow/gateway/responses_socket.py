@@ -14,7 +14,9 @@ import msgspec
 
 from outlay.flow.gateway.client import Answering, Request
 from outlay.flow.gateway.exchange import Exchange
-from outlay.flow.gateway.websocket import GOING_AWAY, WebSocket
+from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.websocket import GOING_AWAY, POLICY, WebSocket
+from outlay.flow.scope import Identity
 from outlay.kernel.errors import AccountingBroken
 from outlay.wire.fields import read_fields
 from outlay.wire.intent import Rejection
@@ -90,7 +92,8 @@ class Memory:
 class ResponsesSession:
     """See the module. One a socket; responses run one after the other."""
 
-    def __init__(self, gateway: "Gateway", socket: WebSocket, request: Request) -> None:
+    def __init__(self, gateway: "Gateway", socket: WebSocket, request: Request, identity: Identity) -> None:
+        self.identity = identity
         self._gateway = gateway
         self._socket = socket
         self._handshake = request
@@ -108,6 +111,12 @@ class ResponsesSession:
         """The gateway stops: no further response."""
         self._queue.clear()
         self._socket.close(GOING_AWAY, reason)
+
+    def cut(self, refusal: Refusal) -> None:
+        """An order stops it; the running response was cut as a call."""
+        self._queue.clear()
+        self._refuse(refusal.status, refusal.code, refusal.message)
+        self._socket.close(POLICY, refusal.code)
 
     def overdue(self, now: int) -> None:
         """Time limits; monotonic ns."""

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Protocol
 
 from outlay.flow.gateway.client import ClientConnection, Request
-from outlay.flow.gateway.entries import Memo
+from outlay.flow.gateway.entries import Memo, known_identity
 from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.scope import Identity
 from outlay.wire.intent import Operation
 from outlay.wire.routes import Match
 
@@ -15,8 +16,15 @@ if TYPE_CHECKING:
 class Session(Protocol):
     """One open socket, as the gateway looks after it."""
 
+    @property
+    def identity(self) -> Identity:
+        """Who spends; without model and provider where each call names its own."""
+
     def stop(self, reason: str) -> None:
         """The gateway stops."""
+
+    def cut(self, refusal: Refusal) -> None:
+        """An order stops it: say why, settle, close both sides."""
 
     def overdue(self, now: int) -> None:
         """Time limits; monotonic ns."""
@@ -39,7 +47,10 @@ def open_session(  # noqa: PLR0917 - one call site
     bad = Refusal(400, "bad_websocket", "The WebSocket handshake is not sound.")
     if match.route.operation is Operation.REALTIME:
         return begin_realtime(gateway, socket, request, memo, rest, bad)
-    session = ResponsesSession(gateway, socket, request)
+    identity = known_identity(gateway.snapshot, memo.key, memo.caller, "", "")
+    if isinstance(identity, Refusal):
+        return identity
+    session = ResponsesSession(gateway, socket, request, identity)
     if socket.open(request, rest):
         return None
     gateway.sessions.discard(session)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from copy import copy
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
@@ -13,6 +14,7 @@ import msgspec
 
 from outlay.flow.authorize import Clamp
 from outlay.flow.budgets import AccessRule, BudgetSpec, Origin, pattern_matches
+from outlay.flow.orders import Order
 from outlay.flow.outcome import Billing
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup.book import PriceBook
@@ -281,6 +283,7 @@ class Snapshot:
         "budgets",
         "forwards_credentials",
         "keys",
+        "orders",
         "providers",
         "rules",
         "settings",
@@ -297,6 +300,7 @@ class Snapshot:
         budgets: tuple[BudgetSpec, ...],
         rules: tuple[AccessRule, ...],
         book: PriceBook,
+        orders: tuple[Order, ...] = (),
         version: int = 0,
     ) -> None:
         self.settings = settings
@@ -310,9 +314,16 @@ class Snapshot:
             if key.allow_models or key.deny_models
         )
         self.book = book
+        self.orders = orders
         self.version = version
         self.forwards_credentials = any(p.client_auth is not ClientAuth.NONE for p in providers)
         self._routes: dict[tuple[Dialect, Operation, str], Aims | None] = {}
+
+    def with_orders(self, orders: tuple[Order, ...]) -> "Snapshot":
+        """The same with other orders in force: what a kill swaps to without building anything anew."""
+        found = copy(self)
+        found.orders = orders
+        return found
 
     def target_labels(self) -> set[tuple[str, str]]:
         """(provider, model) of every declared target."""

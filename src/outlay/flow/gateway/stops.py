@@ -1,0 +1,63 @@
+"""The kill path: an order comes in, calls in its scope are found, cut and settled; says how long each part took.
+
+A cut call's upstream is closed before anything else is done; what it cost is booked by the table, and its client gets
+a well-formed end in its own dialect. New calls are refused from the same moment on, because the snapshot is swapped
+first. Nothing here waits: durability of the order is the caller's.
+"""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from outlay.flow.gateway.refusal import stopped_by
+from outlay.flow.orders import Order, OrderKind, is_covered
+from outlay.flow.outcome import Failure
+from outlay.flow.scope import Identity
+
+if TYPE_CHECKING:
+    from outlay.flow.gateway.server import Gateway
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """What an order did. Times in ns."""
+
+    cut_calls: int
+    cut_sessions: int
+    detect_ns: int
+    """From what called for the order (a person's command, a rule's threshold) until the gateway had it."""
+    decide_ns: int
+    """New calls refused, and calls in scope found."""
+    act_ns: int
+    """Until the last upstream connection of them was closed, its hold settled and its client told."""
+
+
+def carry_out(gateway: "Gateway", order: Order, orders: tuple[Order, ...], asked_at: int = 0) -> Stopped:
+    """Put `orders` (with `order` among them) in force and, for a kill, cut what runs. `asked_at`: UTC ns."""
+    detect_ns = max(0, gateway.clock.now() - asked_at) if asked_at else 0
+    began = gateway.clock.monotonic()
+    gateway.swap(gateway.snapshot.with_orders(orders))
+    if order.kind is not OrderKind.KILL:
+        return Stopped(0, 0, detect_ns, gateway.clock.monotonic() - began, 0)
+    calls = [
+        exchange for exchange in gateway.exchanges if _covers(order, exchange.identity, exchange.target_model)
+    ]
+    sessions = [session for session in gateway.sessions if _covers(order, session.identity, "")]
+    decided = gateway.clock.monotonic()
+    refusal = stopped_by(order, gateway.snapshot.settings)
+    for exchange in calls:
+        exchange.close_upstream()
+    for exchange in calls:
+        exchange.kill(Failure.CLIENT_GONE, f"killed: {order.reason}", refusal)
+    for session in sessions:
+        session.cut(refusal)
+    return Stopped(len(calls), len(sessions), detect_ns, decided - began, gateway.clock.monotonic() - decided)
+
+
+def _covers(order: Order, identity: Identity, target: str) -> bool:
+    if is_covered(order, identity):
+        return True
+    return bool(
+        target
+        and "model" in order.scope
+        and is_covered(order, msgspec.structs.replace(identity, model=target))
+    )

@@ -1,0 +1,67 @@
+"""Orders: a stop that a person, or a rule on their behalf, put on a scope. Pure: says what is stopped, stops nothing.
+
+A *kill* refuses new calls and cuts those in flight; a *pause* refuses new ones until somebody lets the work go on. An
+order is in force until it is lifted, in shadow mode too: it is an act, not a policy.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from outlay.flow.scope import Identity, match_scope, scope_text
+
+
+class OrderKind(StrEnum):
+    KILL = "kill"
+    PAUSE = "pause"
+
+
+class Order(msgspec.Struct, frozen=True):
+    """One order. `scope` is as a budget's: dimension or `tag.NAME` -> value or `prefix*`; empty stops everything."""
+
+    kind: OrderKind
+    scope: Mapping[str, str]
+    reason: str
+    actor: str
+    at: int
+    """UTC ns."""
+
+    @property
+    def name(self) -> str:
+        """`kill:run=nightly-17`: one order of a kind for a scope."""
+        return order_name(self.kind, self.scope)
+
+    @property
+    def scope_text(self) -> str:
+        """The scope for people."""
+        return scope_text(tuple(sorted(self.scope.items())))
+
+
+def order_name(kind: OrderKind, scope: Mapping[str, str]) -> str:
+    """Name of an order as it is stored."""
+    return f"{kind.value}:{scope_text(tuple(sorted(scope.items())))}"
+
+
+def is_covered(order: Order, identity: Identity) -> bool:
+    """Whether an order covers an identity; who pays for the call does not matter."""
+    scope = order.scope
+    for dimension, wanted in scope.items():
+        # the exact value is the usual case, and a kill looks at every call in flight
+        if not dimension.startswith("tag.") and getattr(identity, dimension) == wanted:
+            continue
+        if identity.billing and "billing" not in scope:
+            identity = msgspec.structs.replace(identity, billing="")
+        return match_scope(scope, identity) is not None
+    return True
+
+
+def find_order(orders: Sequence[Order], identity: Identity) -> Order | None:
+    """The order that stops an identity; a kill before a pause."""
+    found = None
+    for order in orders:
+        if is_covered(order, identity):
+            if order.kind is OrderKind.KILL:
+                return order
+            found = found or order
+    return found
