@@ -87,7 +87,7 @@ async def streams(
         asyncio.create_task(post(gateway.url, body, path, secret, headers))
         for path, body, headers, secret in asked
     ]
-    while sum(len(pool._open) for pool in gateway.gateway.pools.values()) < len(asked):
+    while sum(len(pool._open) for pool in gateway.gateway.pools.values()) < len(asked):  # noqa: ASYNC110 - a state of another loop
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     return tasks
@@ -176,7 +176,7 @@ def test_a_call_that_waits_for_money_is_refused_too(tmp_path: Path) -> None:
         gateway.swap(budgets=(budget("all", "0.02"),))
         running = await streams(gateway, [(path, {**body, "max_tokens": 1500}, {}, SECRET)])
         waiting = asyncio.create_task(post(gateway.url, {**body, "max_tokens": 1500}, path))
-        while not gateway.gateway.room.count:
+        while not gateway.gateway.room.count:  # noqa: ASYNC110 - a state of another loop
             await asyncio.sleep(0.01)
         await asyncio.to_thread(give, gateway, order(key="test"))
         reply = await asyncio.wait_for(waiting, 5)

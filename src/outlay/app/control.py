@@ -62,6 +62,8 @@ class _AnswerLine(msgspec.Struct, frozen=True):
     result: Any = None
     error: str | None = None
     message: str = ""
+    key: str | None = None
+    """Of a ConfigError: the field that is wrong."""
 
 
 def socket_path(ledger: Path) -> Path:
@@ -111,6 +113,8 @@ def _answered(operations: Operations, line: bytes) -> _AnswerLine:
         name = next(
             (kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS), "OutlayError"
         )
+        if isinstance(error, ConfigError):
+            return _AnswerLine(error=name, message=error.problem, key=error.key)
         return _AnswerLine(error=name, message=str(error))
     except (msgspec.DecodeError, TypeError) as error:
         return _AnswerLine(error="ConfigError", message=f"not an operation: {error}")
@@ -204,7 +208,12 @@ class ControlClient:
             raise StoreError("the gateway hung up")
         answer = msgspec.json.decode(line, type=_AnswerLine)
         if answer.error is not None:
-            raise _ERRORS.get(answer.error, OutlayError)(answer.message)
+            kind = _ERRORS.get(answer.error, OutlayError)
+            raise (
+                kind(answer.message, key=answer.key)
+                if issubclass(kind, ConfigError)
+                else kind(answer.message)
+            )
         return answer.result
 
 
