@@ -27,6 +27,9 @@ class Account:
         "id",
         "is_dirty",
         "open_holds",
+        "own_is_hard",
+        "own_limit",
+        "raised",
         "spent",
         "start",
         "values",
@@ -49,18 +52,38 @@ class Account:
         """Waiters that queue on this account; for fair shares."""
         self.buckets: deque[list[int]] | None = deque() if budget.window.kind is WindowKind.ROLLING else None
         """Rolling: [bucket start, spent] oldest first."""
+        self.own_limit: int | None = None
+        """A limit of this account alone (a run's), in the place of its budget's."""
+        self.own_is_hard = True
+        self.raised = 0
+        """What raises in force add to the limit."""
         self.cap = UNLIMITED
         self.set_budget(budget)
 
     def set_budget(self, budget: BudgetSpec) -> None:
-        """Take a changed declaration (limit, hard or soft); spent and held stay."""
+        """Take a changed declaration (limit, hard or soft); spent, held, own limit and raises stay."""
         self.budget = budget
-        self.cap = budget.limit_nanos if budget.hard and budget.limit_nanos is not None else UNLIMITED
+        limit = self.limit
+        self.cap = limit if self.is_hard and limit is not None else UNLIMITED
+
+    def set_own(self, limit: int | None, raised: int, *, is_hard: bool = True) -> bool:
+        """Take a limit of its own (None: the budget's) and raises; tells whether the limit in force changed."""
+        if (self.own_limit, self.raised, self.own_is_hard) == (limit, raised, is_hard):
+            return False
+        self.own_limit, self.raised, self.own_is_hard = limit, raised, is_hard
+        self.set_budget(self.budget)
+        return True
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether it refuses."""
+        return self.budget.hard if self.own_limit is None else self.own_is_hard
 
     @property
     def limit(self) -> int | None:
-        """Declared limit in nanos (also of a soft budget); None if metered only."""
-        return self.budget.limit_nanos
+        """The limit in force in nanos (also of a soft budget), raises included; None if metered only."""
+        limit = self.budget.limit_nanos if self.own_limit is None else self.own_limit
+        return None if limit is None else limit + self.raised
 
     @property
     def available(self) -> int:

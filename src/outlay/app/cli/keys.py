@@ -18,6 +18,8 @@ def create(options: argparse.Namespace, terminal: Terminal) -> int:
     body |= {name: getattr(options, name) for name in PINNED_DIMENSIONS if getattr(options, name)}
     body["tags"] = dict(pairs(options.tag, "--tag"))
     body["allow_models"], body["deny_models"] = options.allow_model, options.deny_model
+    if options.run_parent is not None:
+        body["run_parent"] = options.run_parent
     if options.expires is not None:
         body["expires"] = options.expires
     with operating(options.config) as operations:
@@ -80,6 +82,7 @@ def _described(found: dict[str, Any], declared: dict[str, KeyEntry]) -> dict[str
         "pins": pins,
         "allow_models": list(body.get("allow_models") or ()),
         "deny_models": list(body.get("deny_models") or ()),
+        "run_parent": body.get("run_parent") or None,
         "expires": body.get("expires"),
     }
 

@@ -130,6 +130,7 @@ def _add_keys(commands: Any) -> None:
     )
     create.add_argument("--allow-model", action="append", default=[], metavar="PATTERN", help="repeatable")
     create.add_argument("--deny-model", action="append", default=[], metavar="PATTERN", help="repeatable")
+    create.add_argument("--run-parent", metavar="RUN", help="run above all runs of this key")
     create.add_argument("--expires", metavar="DATE", help="ISO date or date and time, UTC")
     group.add("list", "keys:show_all", "all keys, without secrets")
     revoke = group.add("revoke", "keys:revoke", "refuse a key from now on")

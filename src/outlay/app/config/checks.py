@@ -161,6 +161,8 @@ def check_key(key: KeyEntry, path: str, report: Report) -> None:
             report(joined(path, f"tags.{name}"), f"needs 1 to {MAX_VALUE_LENGTH} characters")
     _check_patterns(key.allow_models, joined(path, "allow_models"), report)
     _check_patterns(key.deny_models, joined(path, "deny_models"), report)
+    if len(key.run_parent) > MAX_VALUE_LENGTH or "*" in key.run_parent:
+        report(joined(path, "run_parent"), f"needs a name without `*`, at most {MAX_VALUE_LENGTH} characters")
 
 
 def check_budget(budget: BudgetEntry, path: str, report: Report) -> None:

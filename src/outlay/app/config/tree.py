@@ -176,6 +176,8 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Pinned: clients may add tags, never override these."""
     allow_models: tuple[str, ...] = ()
     deny_models: tuple[str, ...] = ()
+    run_parent: Label = ""
+    """Run above all runs of this key: a fresh run name evades no cap, and calls without a run are its own."""
     expires: Moment | None = None
     """From then on the key is refused; a bare date means its first moment, UTC."""
 

@@ -16,17 +16,19 @@ from outlay.flow.gateway.entries import Entries, Entry, Memo
 from outlay.flow.gateway.fixed import FixedTerms, free_terms
 from outlay.flow.gateway.passage import Passage, passage_of
 from outlay.flow.gateway.quoting import make_terms, may_clamp
-from outlay.flow.gateway.refusal import Refusal, refusal_of, stopped_by
+from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred, stopped_by
 from outlay.flow.gateway.settlement import Terms
 from outlay.flow.gateway.snapshot import Snapshot
 from outlay.flow.gateway.upstream import UpstreamConnection
 from outlay.flow.ledger.charge import Hold
+from outlay.flow.ledger.directory import Chain
 from outlay.flow.lifecycle import State
 from outlay.flow.orders import find_order
 from outlay.flow.outcome import Failure
 from outlay.flow.scope import Identity
 from outlay.flow.shadow import PREFIX, would_refuse
 from outlay.flow.waiting import Waiter
+from outlay.flow.windows import FOREVER
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import id_text
@@ -64,6 +66,8 @@ class Admission:
     fixed: FixedTerms | None = None
     """Terms that do not come from the model's price: free routes, routes at the operator's price, jobs."""
     shadow = ""
+    run_ends_at = FOREVER
+    """UTC ns at which its run expires and it is cut."""
     _entries: Entries | None = None
     _plan: Plan | None = None
     _pause: TimerHandle | None = None
@@ -134,7 +138,8 @@ class Admission:
 
     def _begin_attempt(self, entry: Entry, now: UnixNanos) -> None:
         self._entry = entry
-        if self._attempt > 1 and (stopped := self._stopped()) is not None:
+        stopped = self._stopped(now)
+        if stopped is not None:
             self._failed = None
             self._give_up(stopped)
             return
@@ -198,6 +203,8 @@ class Admission:
             return False
         self._hold = hold
         self._has_hold = True
+        if chain.runs:
+            self._count_run(chain)
         if gateway.shadow_hard:
             self.shadow = self.shadow or would_refuse(chain.accounts, quote, gateway.shadow_hard)
         client = self._client
@@ -208,14 +215,22 @@ class Admission:
             gateway.health.begin(entry.label)
         return True
 
+    def _count_run(self, chain: Chain) -> None:
+        """The call counts in its run, and may not outlive it."""
+        if self._attempt == 1 and self.fixed is None:
+            self._gateway.books.count_call(chain)
+        ends = [run.deadline for run in chain.runs if run.deadline is not None]
+        if ends and not self._gateway.is_shadow:
+            self.run_ends_at = min(ends)
+
     def _decide(self) -> tuple[Account, int] | None:
         """Place the hold, or refuse; or say which account blocks and how much is needed there."""
-        stopped = self._stopped()
-        if stopped is not None:
-            self.refuse(stopped)
-            return None
         settings = self._snapshot.settings
         now = self._gateway.clock.now()
+        stopped = self._stopped(now)
+        if stopped is not None:
+            self._give_up(stopped)
+            return None
         accounts = self._entry.current(now).accounts
         quote = self._terms.quote
         clamps = may_clamp(settings, self._sent) and self.fixed is None
@@ -242,13 +257,22 @@ class Admission:
         if self._plan is None or not self._ask_next(refusal):
             self._give_up(refusal)
 
-    def _stopped(self) -> Refusal | None:
-        """What an order says that came since this call began."""
+    def _stopped(self, now: UnixNanos) -> Refusal | None:
+        """What an order says that came since this call began, and whether its run may make another call."""
         orders = self._gateway.snapshot.orders
-        if not orders or orders is self._snapshot.orders:
+        if orders and orders is not self._snapshot.orders:
+            order = find_order(orders, self.identity)
+            if order is not None:
+                return stopped_by(order, self._snapshot.settings)
+        if self._attempt > 1 or self.fixed is not None:
             return None
-        order = find_order(orders, self.identity)
-        return None if order is None else stopped_by(order, self._snapshot.settings)
+        for run in self._entry.current(now).runs:
+            code = run.bars(now)
+            if code and self._gateway.is_shadow:
+                self.shadow = self.shadow or f"{PREFIX}{code}: {run.name}"
+            elif code:
+                return run_barred(run, code, self._snapshot.settings, id_text(self.id))
+        return None
 
     @property
     def identity(self) -> Identity:

@@ -8,9 +8,14 @@ import msgspec
 
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.snapshot import KeySpec
+from outlay.flow.runs import MAX_CALLS, MAX_SECONDS, RunTerms
 from outlay.flow.scope import MAX_TAGS, MAX_VALUE_LENGTH, Identity
+from outlay.kernel.money import MoneyError, usd_to_nanos
 
-_FORWARD, _DROP, _BEARER, _KEY, _OUTLAY_KEY, _RUN, _AGENT, _CUSTOMER, _TAGS, _SESSION = range(10)
+MAX_RUN_NANOS = 10**18
+"""A billion dollars: sums with it stay in 64 bits."""
+
+_FORWARD, _DROP, _BEARER, _KEY, _OUTLAY_KEY, _RUN, _AGENT, _CUSTOMER, _TAGS, _SESSION, _RUN_TERM = range(11)
 
 _ACTIONS: dict[bytes, int] = {
     **dict.fromkeys(
@@ -49,6 +54,10 @@ _ACTIONS: dict[bytes, int] = {
     b"session_id": _SESSION,
     b"session-id": _SESSION,
     b"x-outlay-run": _RUN,
+    b"x-outlay-run-parent": _RUN_TERM,
+    b"x-outlay-run-budget-usd": _RUN_TERM,
+    b"x-outlay-run-max-calls": _RUN_TERM,
+    b"x-outlay-run-max-seconds": _RUN_TERM,
     b"x-outlay-agent": _AGENT,
     b"x-outlay-customer": _CUSTOMER,
     b"x-outlay-tags": _TAGS,
@@ -58,13 +67,25 @@ _ACTIONS: dict[bytes, int] = {
 class Caller:
     """What one request's headers say."""
 
-    __slots__ = ("agent", "customer", "forwarded", "own_auth", "run", "same_auth", "secret", "tags")
+    __slots__ = (
+        "agent",
+        "customer",
+        "forwarded",
+        "own_auth",
+        "run",
+        "run_said",
+        "same_auth",
+        "secret",
+        "tags",
+    )
 
     def __init__(self, headers: list[tuple[bytes, bytes]], query_key: bytes = b"") -> None:
         self.secret = self.run = self.agent = self.customer = self.tags = session = b""
         own = outlay = b""
         credential: list[bytes] = []
         forwarded: list[bytes] = []
+        self.run_said: tuple[tuple[bytes, bytes], ...] = ()
+        """Headers about the run beside its name."""
         actions = _ACTIONS
         for name, value in headers:
             action = actions.get(name, _FORWARD)
@@ -88,6 +109,8 @@ class Caller:
                 forwarded += (name, b": ", value, b"\r\n")
             elif action == _RUN:
                 self.run = value
+            elif action == _RUN_TERM:
+                self.run_said += ((name, value),)
             elif action == _AGENT:
                 self.agent = value
             elif action == _CUSTOMER:
@@ -128,12 +151,46 @@ class Caller:
             deployment=key.deployment,
             environment=key.environment,
             customer=said["customer"],
-            run=said["run"],
+            run=said["run"] or key.run_parent,
             model=model,
             provider=provider,
             billing=billing,
             tags=tags,
         )
+
+    def run_terms(self, key: KeySpec) -> RunTerms | Refusal | None:
+        """What the headers say of the run; None if nothing, and the key pins no run above it."""
+        if not self.run_said:
+            return RunTerms() if key.run_parent else None
+        if not self.run and not key.run_parent:
+            return Refusal(
+                400,
+                "bad_header",
+                "x-outlay-run must name the run that the other x-outlay-run-* headers are about.",
+                {"param": "x-outlay-run"},
+            )
+        said = dict(self.run_said)
+        if len(said) != len(self.run_said):
+            return Refusal(
+                400, "bad_header", "A header about the run is given twice.", {"param": "x-outlay-run"}
+            )
+        parent = _clean(said.get(b"x-outlay-run-parent", b""))
+        if parent is None:
+            return _bad_header("run-parent")
+        cap = calls = seconds = None
+        if (text := said.get(b"x-outlay-run-budget-usd")) is not None:
+            cap = _nanos(text)
+            if cap is None:
+                return _bad_number("run-budget-usd", "an amount in USD such as 2.50, 0 or more")
+        if (text := said.get(b"x-outlay-run-max-calls")) is not None:
+            calls = _count(text, MAX_CALLS)
+            if calls is None:
+                return _bad_number("run-max-calls", f"a whole number up to {MAX_CALLS}")
+        if (text := said.get(b"x-outlay-run-max-seconds")) is not None:
+            seconds = _count(text, MAX_SECONDS)
+            if seconds is None:
+                return _bad_number("run-max-seconds", f"a whole number up to {MAX_SECONDS}")
+        return RunTerms(parent, cap, calls, seconds)
 
     def _tags(self, key: KeySpec) -> tuple[tuple[str, str], ...] | Refusal:
         tags: dict[str, str] = {}
@@ -180,6 +237,25 @@ def _bad_header(dimension: str) -> Refusal:
         f"{name} must be {form}, each value at most {MAX_VALUE_LENGTH} bytes.",
         {"param": name},
     )
+
+
+def _bad_number(name: str, form: str) -> Refusal:
+    return Refusal(400, "bad_header", f"x-outlay-{name} must be {form}.", {"param": f"x-outlay-{name}"})
+
+
+def _nanos(text: bytes) -> int | None:
+    try:
+        nanos = usd_to_nanos(text.decode("ascii").strip())
+    except (MoneyError, UnicodeDecodeError):
+        return None
+    return nanos if 0 <= nanos <= MAX_RUN_NANOS else None
+
+
+def _count(text: bytes, highest: int) -> int | None:
+    digits = text.strip()
+    if not digits.isdigit() or len(digits) > 12:
+        return None
+    return min(int(digits), highest)
 
 
 def query_key(path: bytes) -> bytes:

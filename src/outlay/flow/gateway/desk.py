@@ -11,7 +11,14 @@ from outlay.flow.budgets import model_allowed
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Answered, BadRequest, ClientConnection, Request, decoded
 from outlay.flow.gateway.dialects import FAST_ROUTES, PARSERS, model_body, models_body, parse_call
-from outlay.flow.gateway.entries import Entries, Entry, Memo, allowed_identity, known_identity
+from outlay.flow.gateway.entries import (
+    Entries,
+    Entry,
+    Memo,
+    allowed_identity,
+    known_identity,
+    open_run,
+)
 from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.fixed import free_terms
 from outlay.flow.gateway.passthrough import NO_METHODS, find_pass_route, pass_terms
@@ -144,6 +151,9 @@ class Desk:
     ) -> Entries | Refusal:
         """The caller at one provider, for calls that are not chosen by a model's name."""
         gateway = self._gateway
+        barred = open_run(gateway, memo)
+        if barred is not None:
+            return barred
         aim = Aim(provider, model, operation)
         identity = known_identity(memo.snapshot, memo.key, memo.caller, provider.name, model)
         if model:

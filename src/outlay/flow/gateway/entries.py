@@ -17,6 +17,7 @@ from outlay.flow.gateway.signing import signer_of
 from outlay.flow.gateway.snapshot import Aim, Aims, ClientAuth, KeySpec, Provider, Snapshot
 from outlay.flow.gateway.upstream import Pool
 from outlay.flow.ledger.directory import Chain
+from outlay.flow.ledger.runs import RunProblem
 from outlay.flow.orders import find_order
 from outlay.flow.scope import API_EQUIVALENT, Identity
 from outlay.wire.intent import Dialect, Operation
@@ -131,6 +132,9 @@ def find_entries(  # noqa: PLR0917 - made in one place only
     aims = snapshot.aims(dialect, operation, model)
     if aims is None or not aims.targets:
         return no_such_model(model)
+    barred = open_run(gateway, memo)
+    if barred is not None:
+        return barred
     targets, denied = [], None
     for aim in aims.targets:
         identity = allowed_identity(snapshot, key, caller, aim, model)
@@ -142,6 +146,22 @@ def find_entries(  # noqa: PLR0917 - made in one place only
     if not targets:
         return denied or no_such_model(model)
     return Entries(aims, tuple(targets))
+
+
+def open_run(gateway: "Gateway", memo: Memo) -> Refusal | None:
+    """Open the caller's run, or take what its headers say of it; a refusal if that cannot be."""
+    key = memo.key
+    terms = memo.caller.run_terms(key)
+    if terms is None or isinstance(terms, Refusal):
+        return terms
+    identity = memo.caller.identity(key, "", "")
+    if isinstance(identity, Refusal):
+        return identity
+    try:
+        gateway.books.open_run(identity, terms, key.run_parent)
+    except RunProblem as problem:
+        return Refusal(400, "bad_header", f"x-outlay-run: {problem}.", {"param": "x-outlay-run"})
+    return None
 
 
 def allowed_identity(

@@ -17,7 +17,7 @@ from outlay.flow.gateway.dialects import (
     read_answer,
 )
 from outlay.flow.gateway.forward import Edits, answer_head, cost_head, refusal_head, upstream_request
-from outlay.flow.gateway.refusal import REQUEST_ID, Refusal
+from outlay.flow.gateway.refusal import REQUEST_ID, Refusal, run_barred
 from outlay.flow.gateway.settlement import (
     Settlement,
     settle_answer,
@@ -31,6 +31,7 @@ from outlay.flow.gateway.upstream import UpstreamConnection
 from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
 from outlay.flow.lifecycle import Command, Event, State, step
 from outlay.flow.outcome import Failure, failure_of_status
+from outlay.flow.windows import FOREVER
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import id_text
@@ -284,6 +285,9 @@ class Exchange(Admission):
 
     def overdue(self, now: int) -> None:
         """Time limits of the upstream's side; monotonic ns."""
+        if self.run_ends_at != FOREVER and self._now() >= self.run_ends_at:
+            self._expire_run()
+            return
         upstream = self._upstream
         if upstream is None:
             return
@@ -303,6 +307,12 @@ class Exchange(Admission):
         ):
             upstream.abort()
             self.on_upstream_failed("the provider's answer stopped in the middle")
+
+    def _expire_run(self) -> None:
+        runs = [run for run in self._entry.chain.runs if run.deadline == self.run_ends_at]
+        if runs:
+            refusal = run_barred(runs[0], "run_expired", self._snapshot.settings, id_text(self.id))
+            self.kill(Failure.CLIENT_GONE, "its run expired", refusal)
 
     def _is_past(self, now: int, seconds: int) -> bool:
         return now - self._sent_at >= seconds * 1_000_000_000

@@ -17,7 +17,7 @@ from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.entries import Entry, Memo
 from outlay.flow.gateway.quoting import make_terms
 from outlay.flow.gateway.realtime_upstream import UpstreamSocket, connect
-from outlay.flow.gateway.refusal import Refusal, refusal_of
+from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred
 from outlay.flow.gateway.settlement import Settlement, Terms, settle_failure, settle_usage
 from outlay.flow.gateway.websocket import GOING_AWAY, POLICY, WebSocket
 from outlay.flow.ledger.charge import Ending, Hold
@@ -110,6 +110,10 @@ class RealtimeSession:
         gateway, entry, quote = self._gateway, self._entry, self._terms.quote
         now = gateway.clock.now()
         chain = entry.current(now)
+        for run in chain.runs:
+            code = run.bars(now)
+            if code and not gateway.is_shadow:
+                return run_barred(run, code, gateway.settings, id_text(self.id))
         self._attempt += 1
         hold = gateway.books.place(
             chain,
@@ -123,6 +127,7 @@ class RealtimeSession:
             None if self._attempt == 1 else gateway.ids.make(now),
         )
         if hold is not None:
+            gateway.books.count_call(chain)
             self._placing.add(hold)
             return None
         self._attempt -= 1

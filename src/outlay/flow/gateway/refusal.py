@@ -8,6 +8,7 @@ import msgspec
 from outlay.flow.authorize import Denied, Reason
 from outlay.flow.gateway.snapshot import Disclose, Settings
 from outlay.flow.orders import Order, OrderKind
+from outlay.flow.runs import Run
 from outlay.kernel.money import format_usd
 
 STATUS = {Reason.BUDGET_SPENT: 402, Reason.CALL_TOO_LARGE: 402, Reason.BUDGET_BUSY: 429}
@@ -63,6 +64,20 @@ def stopped_by(order: Order, settings: Settings) -> Refusal:
         fields["raise_url"] = settings.raise_url
     text = f"Paused ({order.scope_text}): {order.reason}. It goes on when somebody approves it."
     return Refusal(402, "paused", text, fields)
+
+
+def run_barred(run: Run, code: str, settings: Settings, request_id: str) -> Refusal:
+    """The refusal of a call whose run may make no more: its calls or its time are spent."""
+    fields: dict[str, object] = {"run": run.name, "opened_at": _iso(run.opened_at), "calls": run.calls}
+    if run.max_calls is not None:
+        fields["max_calls"] = run.max_calls
+    if run.deadline is not None:
+        fields["ends_at"] = _iso(run.deadline)
+    if settings.raise_url:
+        fields["raise_url"] = settings.raise_url.replace(REQUEST_ID, request_id)
+    if code == "run_expired":
+        return Refusal(402, code, f"The run {run.name!r} is over: its time is spent.", fields)
+    return Refusal(402, code, f"The run {run.name!r} has made its {run.max_calls} calls.", fields)
 
 
 def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int) -> Refusal:

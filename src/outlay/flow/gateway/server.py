@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from outlay.flow.budgets import RUN_METER
 from outlay.flow.gateway.admission import Admission
 from outlay.flow.gateway.attempts import Health, Plan, order_of
 from outlay.flow.gateway.caller import Caller, query_key
@@ -117,16 +118,19 @@ class Gateway:
         self.health.keep(snapshot.target_labels())
         old_snapshot = self.snapshot
         is_same = (
-            snapshot.budgets == old_snapshot.budgets and snapshot.settings.mode is old_snapshot.settings.mode
+            snapshot.budgets == old_snapshot.budgets
+            and snapshot.raises == old_snapshot.raises
+            and snapshot.settings.mode is old_snapshot.settings.mode
         )
         self.snapshot = snapshot
         if not (is_same and self._is_configured):
             budgets = snapshot.budgets
             self.shadow_hard = frozenset()
-            if snapshot.settings.mode is Mode.SHADOW:
-                self.shadow_hard = frozenset(budget.name for budget in budgets if budget.hard)
+            is_shadow = snapshot.settings.mode is Mode.SHADOW
+            if is_shadow:
+                self.shadow_hard = frozenset((RUN_METER, *(budget.name for budget in budgets if budget.hard)))
                 budgets = tuple(msgspec.structs.replace(budget, hard=False) for budget in budgets)
-            self.books.configure(budgets)
+            self.books.configure(budgets, snapshot.raises, enforces_runs=not is_shadow)
             self._is_configured = True
         self._entries.clear()
 
@@ -299,6 +303,7 @@ class Gateway:
             intent.model,
             path,
             caller.run,
+            caller.run_said,
             caller.agent,
             caller.customer,
             caller.tags,

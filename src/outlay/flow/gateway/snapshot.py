@@ -16,6 +16,7 @@ from outlay.flow.authorize import Clamp
 from outlay.flow.budgets import AccessRule, BudgetSpec, Origin, pattern_matches
 from outlay.flow.orders import Order
 from outlay.flow.outcome import Billing
+from outlay.flow.raises import Raise
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup.book import PriceBook
 from outlay.lookup.price import ModelPrice
@@ -60,6 +61,8 @@ class KeySpec(msgspec.Struct, frozen=True):
     """Pinned: a client may add tags, never override these."""
     allow_models: tuple[str, ...] = ()
     deny_models: tuple[str, ...] = ()
+    run_parent: str = ""
+    """Run above all runs of this key, so that a fresh run name evades no cap; calls without a run are its own."""
     expires_at: int = NO_EXPIRY
     """UTC ns."""
     origin: Origin = Origin.STORE
@@ -285,6 +288,7 @@ class Snapshot:
         "keys",
         "orders",
         "providers",
+        "raises",
         "rules",
         "settings",
         "version",
@@ -301,6 +305,7 @@ class Snapshot:
         rules: tuple[AccessRule, ...],
         book: PriceBook,
         orders: tuple[Order, ...] = (),
+        raises: tuple[Raise, ...] = (),
         version: int = 0,
     ) -> None:
         self.settings = settings
@@ -315,6 +320,7 @@ class Snapshot:
         )
         self.book = book
         self.orders = orders
+        self.raises = raises
         self.version = version
         self.forwards_credentials = any(p.client_auth is not ClientAuth.NONE for p in providers)
         self._routes: dict[tuple[Dialect, Operation, str], Aims | None] = {}
@@ -323,6 +329,12 @@ class Snapshot:
         """The same with other orders in force: what a kill swaps to without building anything anew."""
         found = copy(self)
         found.orders = orders
+        return found
+
+    def with_raises(self, raises: tuple[Raise, ...]) -> "Snapshot":
+        """The same with other raises in force."""
+        found = copy(self)
+        found.raises = raises
         return found
 
     def target_labels(self) -> set[tuple[str, str]]:

@@ -84,6 +84,7 @@ class _Replay:
         self._most = -(2**62)
         self._sets: dict[int, list[int]] = {}
         self._limits: dict[str, tuple[int | None, int]] = {}
+        self._own: dict[int, tuple[int | None, int]] = {}
 
     def run(self) -> Audit:
         """See `audit`."""
@@ -99,6 +100,8 @@ class _Replay:
         for _, kind, values in sorted(self._events(), key=lambda event: event[0]):
             if kind == "limit":
                 self._limits[values[0]] = (values[1], values[2])
+            elif kind == "own":
+                self._own[values[0]] = (values[1], values[2])
             elif kind == "hold":
                 self._hold(*values)
             elif kind == "end":
@@ -143,6 +146,9 @@ class _Replay:
     def _events(self) -> Iterable[tuple[int, str, tuple[Any, ...]]]:
         for seq, *values in self._rows("SELECT seq, budget, limit_nanos, hard FROM limits"):
             yield seq, "limit", tuple(values)
+        if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'account_limits'"):
+            for seq, *values in self._rows("SELECT seq, account_id, limit_nanos, hard FROM account_limits"):
+                yield seq, "own", tuple(values)
         for seq, *values in self._rows(
             "SELECT hold_seq, id, accounts_id, hold_nanos, placed_at, basis = 'imported' FROM charges"
         ):
@@ -162,7 +168,9 @@ class _Replay:
         for account_id in self._sets.get(accounts_id, ()):
             tally = self._tallies[account_id]
             tally.held += nanos
-            limit, hard = self._limits.get(tally.budget, (None, 0))
+            limit, hard = self._own.get(account_id, (None, -1))
+            if hard == -1:
+                limit, hard = self._limits.get(tally.budget, (None, 0))
             # what another gateway spent is booked whatever the limit
             if hard == 1 and limit is not None and not is_opening:
                 over = tally.spent_at(at) + tally.held - limit

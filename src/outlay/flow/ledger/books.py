@@ -38,6 +38,9 @@ from outlay.flow.ledger.port import (
     Store,
     StoreBusy,
 )
+from outlay.flow.ledger.runs import run_row
+from outlay.flow.raises import Raise
+from outlay.flow.runs import RunTerms
 from outlay.flow.scope import Identity
 from outlay.flow.windows import WindowKind, bounds, bucket_leaves_at, bucket_start
 from outlay.kernel.clock import Clock
@@ -88,7 +91,7 @@ class Books:
         self.was_clean, self.host_crashed = loaded.was_clean, loaded.host_crashed
         self._epoch = loaded.epoch
         self._seq = max(loaded.last_seq, clock.now())
-        self.directory = Directory(store, loaded, lambda: self._batch)
+        self.directory = Directory(store, loaded, lambda: self._batch, self._next_seq)
         self.is_down = False
         self.overrun_nanos = 0
         self.commits = 0
@@ -97,11 +100,16 @@ class Books:
 
     # -- declarations ------------------------------------------------------------------------------------------
 
-    def configure(self, budgets: Sequence[BudgetSpec]) -> None:
-        """Put budgets in force. New ones start from the ledger's spend and from the holds that are open."""
+    def configure(
+        self, budgets: Sequence[BudgetSpec], raises: Sequence[Raise] = (), *, enforces_runs: bool = True
+    ) -> None:
+        """Put budgets and raises in force. New budgets start from the ledger's spend and the holds that are open.
+
+        `enforces_runs`: whether a run's own limits refuse.
+        """
         self.flush()
         now = self._clock.now()
-        fresh = self.directory.set_budgets(budgets, self._next_seq, now)
+        fresh = self.directory.set_budgets(budgets, now, raises, enforces_runs=enforces_runs)
         # what a failing store has not taken yet is spend all the same
         for account in self.directory.seed(fresh, now, self._batch.charges):
             self._touch(account)
@@ -133,6 +141,22 @@ class Books:
     def chain(self, identity: Identity) -> Chain:
         """The accounts of an identity; keep it, and `refresh` it when `now >= valid_until`."""
         return self.directory.open_chain(identity, self._clock.now())
+
+    def open_run(self, identity: Identity, terms: RunTerms, pinned: str = "") -> None:
+        """Open the identity's run, or take what a later call says of it. Raises RunProblem.
+
+        `pinned`: the run above all runs of the caller's key. Written with the hold of the call that opens it.
+        """
+        directory = self.directory
+        key = (identity.org, identity.team, identity.run)
+        if directory.runs.open(key, terms, pinned, self._clock.now()):
+            directory.run_changed(key)
+
+    def count_call(self, chain: Chain) -> None:
+        """A call of the chain's run begins; its ancestors count it, too."""
+        for run in chain.runs:
+            run.calls += 1
+            self.directory.runs.touch(run)
 
     # -- holds -------------------------------------------------------------------------------------------------
 
@@ -366,6 +390,10 @@ class Books:
             if account.buckets is not None:
                 batch.buckets.extend(changed_buckets(account))
         self._dirty = []
+        for run in batch.dirty_runs:
+            run.is_dirty = False
+            batch.runs.append(run_row(run))
+        batch.dirty_runs = []
         if batch.is_empty():
             return
         self._batch = Batch()
@@ -404,6 +432,8 @@ class Books:
             "interned",
             "limits",
             "accounts",
+            "account_limits",
+            "runs",
             "hold_sets",
             "ended",
             "charges",

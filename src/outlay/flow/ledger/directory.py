@@ -12,6 +12,7 @@ import msgspec
 from outlay.flow.accounts import Account
 from outlay.flow.budgets import RUN_METER, BudgetSpec, Origin, budgets_for
 from outlay.flow.ledger.port import (
+    AccountLimitRow,
     AccountRow,
     Batch,
     BucketRow,
@@ -21,6 +22,9 @@ from outlay.flow.ledger.port import (
     Loaded,
     Store,
 )
+from outlay.flow.ledger.runs import Runs
+from outlay.flow.raises import Raise, RaisesByAccount, by_account, raised_at
+from outlay.flow.runs import Run, RunKey
 from outlay.flow.scope import Identity, match_scope
 from outlay.flow.windows import (
     FOREVER,
@@ -48,7 +52,7 @@ RUN_BUDGET = BudgetSpec(
 class Chain:
     """The accounts one identity falls under now. `valid_until` is the UTC ns at which to look again; 0 is stale."""
 
-    __slots__ = ("accounts", "accounts_id", "identity", "identity_id", "run_account", "valid_until")
+    __slots__ = ("accounts", "accounts_id", "identity", "identity_id", "run_account", "runs", "valid_until")
 
     def __init__(self, identity: Identity, identity_id: int) -> None:
         self.identity = identity
@@ -56,6 +60,8 @@ class Chain:
         self.accounts: tuple[Account, ...] = ()
         self.accounts_id = 0
         self.run_account: Account | None = None
+        self.runs: tuple[Run, ...] = ()
+        """The identity's run and its ancestors, if it was opened with limits or a parent."""
         self.valid_until = 0
 
 
@@ -103,9 +109,16 @@ class Interner:
 class Directory:
     """See the module. `batch` gives the batch of the current tick."""
 
-    def __init__(self, store: Store, loaded: Loaded, batch: Callable[[], Batch]) -> None:
+    def __init__(
+        self, store: Store, loaded: Loaded, batch: Callable[[], Batch], next_seq: Callable[[], int]
+    ) -> None:
         self._store = store
         self._batch = batch
+        self._next_seq = next_seq
+        self.runs = Runs(store, batch)
+        self._run_budgets: tuple[BudgetSpec, ...] = (RUN_BUDGET,)
+        self._raises: RaisesByAccount = {}
+        self._enforces_runs = True
         highest = loaded.max_interned
         self.identities = Interner("identity", highest.get("identity", 0), store, batch)
         self.routes = Interner("route", highest.get("route", 0), store, batch)
@@ -117,6 +130,7 @@ class Directory:
         self._limits = loaded.limits
         self._budgets: tuple[BudgetSpec, ...] = (RUN_BUDGET,)
         self._chains: list[Chain] = []
+        self._chains_of_run: dict[RunKey, list[Chain]] = {}
         self._next_cleaning = MAX_ACCOUNTS
 
     @property
@@ -149,24 +163,68 @@ class Directory:
         """Bring a chain up to date: windows that ended, buckets that leave, budgets that changed."""
         if len(self._accounts) >= self._next_cleaning or len(self._chains) >= MAX_ACCOUNTS:
             self._put_idle_away()
+        run = self.runs.of(chain.identity)
         if chain.valid_until == 0:
             self._chains.append(chain)
+            self._remember_runs(chain, run)
         accounts, until = [], FOREVER
         chain.run_account = None
-        for applied in budgets_for(self._budgets, chain.identity):
+        chain.runs = () if run is None else run.line()
+        found = list(budgets_for(self._budgets, chain.identity))
+        for ancestor in chain.runs[1:]:
+            above = msgspec.structs.replace(chain.identity, run=ancestor.name)
+            found += [applied for applied in budgets_for(self._run_budgets, above) if applied not in found]
+        for applied in found:
             account = self._account(applied.budget, applied.values, now)
             accounts.append(account)
+            until = min(until, self._set_own_limit(account, chain.runs, now))
             if account.buckets is not None:
                 account.leave(now)
                 size = bucket_nanos(applied.budget.window)
                 until = min(until, bucket_start(applied.budget.window, now) + size)
             else:
                 until = min(until, account.end)
-            if applied.budget.name == RUN_METER:
+            if applied.budget.name == RUN_METER and chain.run_account is None:
                 chain.run_account = account
         chain.accounts = tuple(accounts)
         chain.accounts_id = self.account_set(accounts)
         chain.valid_until = until
+
+    def _set_own_limit(self, account: Account, runs: Sequence[Run], now: int) -> int:
+        """Put the account's own limit and raises in force and journal a change; UTC ns at which to look again."""
+        extra, until = 0, FOREVER
+        raises = self._raises.get((account.budget.name, account.values)) if self._raises else None
+        if raises is not None:
+            extra, until = raised_at(raises, now)
+        own = None
+        if runs and account.budget.name == RUN_METER:
+            name = dict(account.values)["run"]
+            own = next((run.cap_nanos for run in runs if run.name == name), None)
+        if account.set_own(own, extra, is_hard=self._enforces_runs):
+            self._journal(account, now)
+        return until
+
+    def _journal(self, account: Account, now: int) -> None:
+        """Write which limit is in force in an account, where it is not simply its budget's."""
+        is_own = account.own_limit is not None or account.raised
+        row = AccountLimitRow(
+            self._next_seq(), account.id, account.limit, int(account.is_hard) if is_own else -1, now
+        )
+        self._batch().account_limits.append(row)
+
+    def _remember_runs(self, chain: Chain, run: Run | None) -> None:
+        identity = chain.identity
+        if identity.run:
+            keys = (
+                [(identity.org, identity.team, identity.run)] if run is None else [r.key for r in run.line()]
+            )
+            for key in keys:
+                self._chains_of_run.setdefault(key, []).append(chain)
+
+    def run_changed(self, key: RunKey) -> None:
+        """Chains of a run and of those below it must look again before their next use."""
+        for chain in self._chains_of_run.pop(key, ()):
+            chain.valid_until = 0
 
     def account_set(self, accounts: Sequence[Account]) -> int:
         """Number of a set of accounts."""
@@ -182,11 +240,22 @@ class Directory:
         for chain in self._chains:
             chain.valid_until = 0
         self._chains = []
+        self._chains_of_run = {}
 
     def set_budgets(
-        self, budgets: Sequence[BudgetSpec], seq: Callable[[], int], now: int
+        self,
+        budgets: Sequence[BudgetSpec],
+        now: int,
+        raises: Sequence[Raise] = (),
+        *,
+        enforces_runs: bool = True,
     ) -> list[BudgetSpec]:
-        """Put declarations in force, journal changed limits, and return the budgets the ledger never saw."""
+        """Put declarations in force, journal changed limits, and return the budgets the ledger never saw.
+
+        `enforces_runs`: whether a run's own limit refuses (it does not in shadow mode).
+        """
+        seq = self._next_seq
+        self._raises, self._enforces_runs = by_account(raises), enforces_runs
         wanted = {budget_key(budget): budget for budget in (*budgets, RUN_BUDGET)}
         current = {budget_key(budget) for budget in self._budgets}
         fresh = []
@@ -206,8 +275,12 @@ class Directory:
                 self._batch().limits.append(removed)
         for (key, _, _), account in self._accounts.items():
             row = self._limits[key]
+            old_limit = account.limit
             account.set_budget(wanted.get(key) or _budget_of(row))
+            if account.raised and account.limit != old_limit:
+                self._journal(account, now)
         self._budgets = tuple(wanted.values())
+        self._run_budgets = tuple(budget for budget in self._budgets if "run" in budget.scope)
         self.make_stale()
         return [budget for budget in fresh if budget.name != RUN_METER]
 
@@ -305,6 +378,7 @@ class Directory:
                 busy[key] = account
         self._accounts = busy
         self._by_id = {account.id: account for account in busy.values()}
+        self.runs.put_away()
         self._next_cleaning = max(MAX_ACCOUNTS, 2 * len(busy))
         self.make_stale()
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from outlay.flow.ledger.port import (
+    AccountLimitRow,
     AccountRow,
     Batch,
     BucketRow,
@@ -16,6 +17,7 @@ from outlay.flow.ledger.port import (
     ObjectRow,
     OwnerRow,
     PostingRow,
+    RunRow,
 )
 from outlay.kernel.errors import StoreError
 
@@ -35,6 +37,8 @@ class MemoryStore:
         self.object_rows: list[ObjectRow] = []
         self.jobs: dict[bytes, JobRow] = {}
         self.owners: dict[tuple[str, str], OwnerRow] = {}
+        self.runs: dict[tuple[str, str, str], RunRow] = {}
+        self.account_limits: list[AccountLimitRow] = []
         self.fail_next = 0
         self.on_write: Callable[[Batch], None] | None = None
         self._epoch = 0
@@ -47,6 +51,7 @@ class MemoryStore:
         newest = {row.budget: row for row in self.limits}
         seqs = [row.seq for row in self.holds.values()] + [row.settle_seq for row in self.charges.values()]
         seqs += [row.seq for row in self.limits] + [row.seq for row in self.postings]
+        seqs += [row.seq for row in self.account_limits]
         return Loaded(
             {row.kind: row.id for row in sorted(self.interned, key=lambda row: row.id)},
             newest,
@@ -69,6 +74,9 @@ class MemoryStore:
         self.limits.extend(batch.limits)
         for account in batch.accounts:
             self.accounts[account.id] = account
+        self.account_limits.extend(batch.account_limits)
+        for run in batch.runs:
+            self.runs[run[:3]] = run
         for hold in batch.holds:
             self.holds[hold.id] = hold
         for accounts_id, hold_id in batch.hold_sets:
@@ -140,6 +148,10 @@ class MemoryStore:
     def attempts(self, request_id: bytes) -> Sequence[ChargeRow]:
         """See `Store.attempts`."""
         return [row for row in self.charges.values() if row.request_id == request_id]
+
+    def run(self, org: str, team: str, name: str) -> RunRow | None:
+        """See `Store.run`."""
+        return self.runs.get((org, team, name))
 
     def owner(self, provider: str, resource: str) -> OwnerRow | None:
         """See `Store.owner`."""

@@ -7,9 +7,10 @@ SQLite and memory call `done` before they return. Row fields are in storage orde
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from outlay.flow.runs import Run
 from outlay.kernel.errors import StoreError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class HoldRow(NamedTuple):
@@ -86,6 +87,31 @@ class OwnerRow(NamedTuple):
     at: int
 
 
+class RunRow(NamedTuple):
+    """A run that has a parent or limits of its own. `parent` is a name in the same org and team, or ""."""
+
+    org: str
+    team: str
+    name: str
+    parent: str
+    cap_nanos: int | None
+    max_calls: int | None
+    deadline: int | None
+    opened_at: int
+    calls: int
+
+
+class AccountLimitRow(NamedTuple):
+    """The limit of one account from `seq` on, where it is not its budget's: a run's own, or raised for a while."""
+
+    seq: int
+    account_id: int
+    limit_nanos: int | None
+    hard: int
+    """1 hard, 0 soft, -1 the budget's own again."""
+    at: int
+
+
 class AccountRow(NamedTuple):
     """Balance of one budget window. `budget` is the declaration's key (name and digest of scope and window)."""
 
@@ -155,11 +181,13 @@ class Batch:
     """All writes of one tick. Applied in one transaction, in the order of the attributes here."""
 
     __slots__ = (
+        "account_limits",
         "accounts",
         "adjusted",
         "balances",
         "buckets",
         "charges",
+        "dirty_runs",
         "ended",
         "hold_sets",
         "holds",
@@ -169,12 +197,18 @@ class Batch:
         "limits",
         "owners",
         "postings",
+        "runs",
     )
 
     def __init__(self) -> None:
         self.interned: list[InternRow] = []
         self.limits: list[LimitRow] = []
         self.accounts: list[AccountRow] = []
+        self.account_limits: list[AccountLimitRow] = []
+        self.dirty_runs: list[Run] = []
+        """Runs whose rows `runs` gets when the batch is handed over."""
+        self.runs: list[RunRow] = []
+        """Newest state of a run; replaces its row."""
         self.holds: list[HoldRow] = []
         self.hold_sets: list[tuple[int, bytes]] = []
         """(accounts_id, hold id): a budget made while the hold was open."""
@@ -207,6 +241,9 @@ class Batch:
             or self.jobs
             or self.jobs_done
             or self.owners
+            or self.dirty_runs
+            or self.runs
+            or self.account_limits
         )
 
 
@@ -272,6 +309,9 @@ class Store(Protocol):
 
     def attempts(self, request_id: bytes) -> Sequence[ChargeRow]:
         """All ended attempts of a request, in order."""
+
+    def run(self, org: str, team: str, name: str) -> RunRow | None:
+        """A run, if it was opened with a parent or limits."""
 
     def owner(self, provider: str, resource: str) -> OwnerRow | None:
         """Whose a provider's object is, if it was made through here."""

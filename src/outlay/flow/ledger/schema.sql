@@ -53,3 +53,12 @@ CREATE TABLE IF NOT EXISTS owners (
     provider TEXT NOT NULL, resource TEXT NOT NULL, org TEXT NOT NULL, team TEXT NOT NULL, key TEXT NOT NULL,
     at INTEGER NOT NULL, PRIMARY KEY (provider, resource)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (
+    org TEXT NOT NULL, team TEXT NOT NULL, name TEXT NOT NULL, parent TEXT NOT NULL, cap_nanos INTEGER,
+    max_calls INTEGER, deadline INTEGER, opened_at INTEGER NOT NULL, calls INTEGER NOT NULL,
+    PRIMARY KEY (org, team, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS account_limits (
+    seq INTEGER PRIMARY KEY, account_id INTEGER NOT NULL, limit_nanos INTEGER, hard INTEGER NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;

@@ -19,6 +19,7 @@ import apsw
 
 from outlay.flow.ledger.port import (
     SCHEMA_VERSION,
+    AccountLimitRow,
     AccountRow,
     Batch,
     BucketRow,
@@ -30,6 +31,7 @@ from outlay.flow.ledger.port import (
     Loaded,
     ObjectRow,
     OwnerRow,
+    RunRow,
     StoreBusy,
 )
 from outlay.kernel.errors import StoreError
@@ -59,6 +61,8 @@ _SET_BUCKET = (
 _INSERT_JOB = "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?)"
 _DELETE_JOB = "DELETE FROM jobs WHERE hold_id = ?"
 _INSERT_OWNER = "INSERT OR REPLACE INTO owners VALUES (?,?,?,?,?,?)"
+_SET_RUN = f"INSERT OR REPLACE INTO runs VALUES ({','.join('?' * len(RunRow._fields))})"
+_INSERT_ACCOUNT_LIMIT = f"INSERT INTO account_limits VALUES ({','.join('?' * len(AccountLimitRow._fields))})"
 _CHARGE_COLUMNS = ",".join(
     "cost_nanos + adjustment_nanos" if name == "cost_nanos" else name for name in ChargeRow._fields
 )
@@ -126,7 +130,8 @@ class SqliteStore:
             jobs = [JobRow(*row) for row in execute("SELECT * FROM jobs ORDER BY at")]
             seqs = self._all(
                 "SELECT max(coalesce((SELECT max(seq) FROM holds), 0), coalesce((SELECT max(seq) FROM limits), 0),"
-                " coalesce((SELECT max(seq) FROM postings), 0), coalesce((SELECT max(settle_seq) FROM"
+                " coalesce((SELECT max(seq) FROM postings), 0), coalesce((SELECT max(seq) FROM account_limits), 0),"
+                " coalesce((SELECT max(settle_seq) FROM"
                 " (SELECT settle_seq FROM charges ORDER BY id DESC LIMIT 100000)), 0))",
                 (),
             )[0]
@@ -154,6 +159,10 @@ class SqliteStore:
                 many(_INSERT_LIMIT, batch.limits)
             if batch.accounts:
                 many(_INSERT_ACCOUNT, batch.accounts)
+            if batch.account_limits:
+                many(_INSERT_ACCOUNT_LIMIT, batch.account_limits)
+            if batch.runs:
+                many(_SET_RUN, batch.runs)
             if batch.holds:
                 many(_INSERT_HOLD, batch.holds)
             if batch.hold_sets:
@@ -252,6 +261,11 @@ class SqliteStore:
             f" SELECT {_CHARGE_COLUMNS} FROM charges WHERE request_id = ?1 AND attempt > 1"
         )
         return [ChargeRow(*row) for row in self._all(sql, (request_id,))]
+
+    def run(self, org: str, team: str, name: str) -> RunRow | None:
+        """See `Store.run`."""
+        row = self._one("SELECT * FROM runs WHERE org = ? AND team = ? AND name = ?", (org, team, name))
+        return RunRow(*row) if row else None
 
     def owner(self, provider: str, resource: str) -> OwnerRow | None:
         """See `Store.owner`."""
