@@ -64,7 +64,9 @@ def test_money_is_enough_for_three_of_forty(tmp_path: Path) -> None:
         busy = next(reply for reply in replies if reply.status == 429)
         assert (busy.error["budget"], busy.error["scope"]) == ("outlay.run", "org=acme,run=r,team=search")
         spent = replies[0]
-        for _ in range(3):  # a call costs less than it is held at: one more may fit, and a larger figure raises nothing
+        for _ in range(
+            3
+        ):  # a call costs less than it is held at: one more may fit, and a larger figure raises nothing
             spent = asyncio.run(call(gateway, budget_usd="9"))
         assert (spent.status, spent.error["budget"]) == (402, "outlay.run")
         assert spent.error["limit"] == cap.rstrip("0")

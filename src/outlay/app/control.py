@@ -42,6 +42,14 @@ METHODS: Final = (
     "order",
     "lift",
     "orders",
+    "ask",
+    "asks",
+    "refused_call",
+    "grant",
+    "deny",
+    "raise_budget",
+    "end_raise",
+    "raises",
     "status",
 )
 _ERRORS: Final[Mapping[str, type[OutlayError]]] = {
@@ -189,6 +197,38 @@ class ControlClient:
         """See `Operations.orders`."""
         return self._call("orders")  # type: ignore[no-any-return]
 
+    def ask(self, said: Mapping[str, Any], actor: str) -> dict[str, Any]:
+        """See `Approvals.ask`."""
+        return self._call("ask", said=dict(said), actor=actor)  # type: ignore[no-any-return]
+
+    def asks(self, state: str | None = None) -> list[dict[str, Any]]:
+        """See `Approvals.asks`."""
+        return self._call("asks", state=state)  # type: ignore[no-any-return]
+
+    def refused_call(self, request_id: str) -> dict[str, Any]:
+        """See `Approvals.refused_call`."""
+        return self._call("refused_call", request_id=request_id)  # type: ignore[no-any-return]
+
+    def grant(self, ask_id: str, said: Mapping[str, Any], actor: str) -> dict[str, Any]:
+        """See `Approvals.grant`."""
+        return self._call("grant", ask_id=ask_id, said=dict(said), actor=actor)  # type: ignore[no-any-return]
+
+    def deny(self, ask_id: str, note: str, actor: str) -> dict[str, Any]:
+        """See `Approvals.deny`."""
+        return self._call("deny", ask_id=ask_id, note=note, actor=actor)  # type: ignore[no-any-return]
+
+    def raise_budget(self, said: Mapping[str, Any], actor: str) -> dict[str, Any]:
+        """See `Approvals.raise_budget`."""
+        return self._call("raise_budget", said=dict(said), actor=actor)  # type: ignore[no-any-return]
+
+    def end_raise(self, raise_id: str, actor: str) -> dict[str, Any]:
+        """See `Approvals.end_raise`."""
+        return self._call("end_raise", raise_id=raise_id, actor=actor)  # type: ignore[no-any-return]
+
+    def raises(self) -> list[dict[str, Any]]:
+        """See `Approvals.raises`."""
+        return self._call("raises")  # type: ignore[no-any-return]
+
     def status(self) -> dict[str, Any]:
         """See `Operations.status`."""
         return self._call("status")  # type: ignore[no-any-return]
@@ -252,7 +292,7 @@ def open_operations(config_path: Path, environ: Mapping[str, str] | None = None)
     try:
         feed = load_feed(feed_cache(ledger))
         operations = Operations(ConfigSource(config_path, environment), store, books, clock, feed, ledger)
-        books.configure(operations.snapshot.budgets)
+        books.configure(operations.snapshot.budgets, operations.snapshot.raises)
         yield operations
     finally:
         books.close()

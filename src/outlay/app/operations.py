@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from outlay.app.approvals import Approvals
 from outlay.app.config import Config, KeyEntry, StoredObject, build_snapshot, check_object, load_config
 from outlay.app.ordering import ORDER, checked_order, stored_orders
 from outlay.flow.gateway.quoting import preview
@@ -57,6 +58,14 @@ class Operating(Protocol):
     ) -> dict[str, Any]: ...
     def lift(self, name: str, actor: str) -> dict[str, Any]: ...
     def orders(self) -> list[dict[str, Any]]: ...
+    def ask(self, said: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
+    def asks(self, state: str | None = None) -> list[dict[str, Any]]: ...
+    def refused_call(self, request_id: str) -> dict[str, Any]: ...
+    def grant(self, ask_id: str, said: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
+    def deny(self, ask_id: str, note: str, actor: str) -> dict[str, Any]: ...
+    def raise_budget(self, said: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
+    def end_raise(self, raise_id: str, actor: str) -> dict[str, Any]: ...
+    def raises(self) -> list[dict[str, Any]]: ...
     def status(self) -> dict[str, Any]: ...
     def verify(self) -> dict[str, Any]: ...
 
@@ -96,7 +105,7 @@ class ConfigSource:
         return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
-class Operations:
+class Operations(Approvals):
     """See the module. `gateway` is None when no gateway runs (the CLI owns the ledger for a moment)."""
 
     def __init__(  # noqa: PLR0917 - assembled in two places only
@@ -117,6 +126,7 @@ class Operations:
         self._ledger_path = ledger_path
         self._version = 0
         self._orders = stored_orders(store)
+        self.load_approvals()
         self.snapshot: Snapshot = self.rebuild()
         self.on_change: Callable[[Snapshot], None] = lambda _snapshot: None
 
@@ -124,7 +134,9 @@ class Operations:
         """A snapshot of the configuration in force and the store's objects. Raises ConfigError."""
         self._version += 1
         snapshot = build_snapshot(self.source.config, self._stored(), self._feed, self._version)
-        self.snapshot = snapshot = snapshot.with_orders(tuple(self._orders.values()))
+        self.snapshot = snapshot = snapshot.with_orders(tuple(self._orders.values())).with_raises(
+            tuple(self._raises.values())
+        )
         return snapshot
 
     def _stored(self) -> list[StoredObject]:
@@ -228,7 +240,7 @@ class Operations:
     def _changed(self) -> None:
         snapshot = self.rebuild()
         if self.gateway is None:
-            self._books.configure(snapshot.budgets)
+            self._books.configure(snapshot.budgets, snapshot.raises)
         self.on_change(snapshot)
 
     def take(self, config: Config) -> bool:
@@ -241,6 +253,11 @@ class Operations:
             self.source.problem = str(error)
             return False
         return True
+
+    @property
+    def default_org(self) -> str:
+        """See `Approvals`."""
+        return self.source.config.org
 
     # -- orders ---------------------------------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ async def _serve(config_path: Path) -> int:
     gateway = Gateway(books, store, clock, operations.snapshot, loop)
     operations.gateway = gateway
     operations.on_change = gateway.swap
+    gateway.approving = operations
     control = await serve_control(operations, socket_path(ledger))
     port = await gateway.listen(config.gateway.host, config.gateway.port)
     gc.collect()

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any, Final
 
-from outlay.app.cli.parser_steering import add_kill
+from outlay.app.cli.parser_steering import add_approve, add_kill, add_raises
 
 _EPILOG: Final = """\
 exit codes:
@@ -77,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_prices(commands)
     _add_reports(commands)
     _add_imports(commands)
+    add_approve(_Group(commands, "approve", "raises that callers ask for, and paused work"))
     add_kill(_Group(commands, "kill", "stop spending now: a run, key, team, model or everything"))
     return parser
 
@@ -160,6 +161,7 @@ def _add_budgets(commands: Any) -> None:
     kind.add_argument("--hard", action="store_true", default=None, help="refuse (default)")
     delete = group.add("delete", "budgets:delete", "take a budget away")
     delete.add_argument("name", metavar="NAME")
+    add_raises(group)
 
 
 def _add_prices(commands: Any) -> None:

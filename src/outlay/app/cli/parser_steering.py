@@ -30,6 +30,48 @@ def add_kill(group: AddsCommands) -> None:
     lift.add_argument("name", metavar="NAME", help="as in `outlay kill list`, such as run=nightly-17")
 
 
+def add_approve(group: AddsCommands) -> None:
+    """`outlay approve ...`."""
+    listed = group.add("list", "approving:show_all", "what is asked for, newest first")
+    listed.add_argument("--all", action="store_true", help="decided ones, too")
+    show = group.add("show", "approving:show", "one ask: who, why, the figures")
+    show.add_argument("id", metavar="ASK")
+    grant = group.add("grant", "approving:grant", "approve: raise the limit, let paused work go on")
+    grant.add_argument("id", metavar="ASK")
+    _add_amount(grant, "default: what is asked for")
+    deny = group.add("deny", "approving:deny", "deny; the caller reads the note")
+    deny.add_argument("id", metavar="ASK")
+    deny.add_argument("--note", required=True, metavar="TEXT")
+
+
+def add_raises(group: AddsCommands) -> None:
+    """`outlay budget request|raise|raises|unraise`."""
+    ask = group.add("request", "approving:request", "ask for a raise of a budget")
+    put = group.add("raise", "approving:put", "raise a budget for a while")
+    for one in (ask, put):
+        one.add_argument("name", metavar="BUDGET", help="its name; `outlay.run` for a run's own limit")
+        one.add_argument(
+            "--scope",
+            action="append",
+            default=[],
+            metavar="DIMENSION=VALUE",
+            help="which account, where the budget has one for each value; repeatable",
+        )
+    _add_amount(ask, "more than the limit", is_required=True)
+    _add_amount(put, "more than the limit", is_required=True)
+    group.add("raises", "approving:raises", "raises in force")
+    end = group.add("unraise", "approving:end", "end a raise before its time")
+    end.add_argument("id", metavar="RAISE")
+
+
+def _add_amount(parser: Any, what: str, *, is_required: bool = False) -> None:
+    parser.add_argument("--usd", metavar="USD", required=is_required, help=what)
+    parser.add_argument("--hours", type=int, metavar="N", help="for how long; default: until the window ends")
+    parser.add_argument(
+        "--note", "--reason", dest="note", default="", metavar="TEXT", help="why; kept with the raise"
+    )
+
+
 def _add_reason(parser: Any) -> None:
     parser.add_argument(
         "--reason", required=True, metavar="TEXT", help="why; callers read it in their refusals"

@@ -11,6 +11,7 @@ from outlay.app.cli.times import parse_when
 from outlay.app.config import check_object, config_origins, new_secret, secret_hash
 from outlay.app.console.desk import Conflict, Desk
 from outlay.app.console.orders_api import add_orders
+from outlay.app.console.raises_api import add_raises
 from outlay.app.console.reading import (
     budget_view,
     charge_view,
@@ -71,6 +72,7 @@ def api_router(desk: Desk) -> APIRouter:
     _add_ledger(router, desk)
     _add_state(router, desk)
     add_orders(router, desk, ACTOR)
+    add_raises(router, desk, ACTOR)
     return router
 
 

@@ -8,6 +8,7 @@ from asyncio import TimerHandle
 from typing import TYPE_CHECKING
 
 from outlay.flow.accounts import Account
+from outlay.flow.asks import RefusedCall
 from outlay.flow.authorize import Denied, Reason, authorize
 from outlay.flow.gateway.attempts import Plan
 from outlay.flow.gateway.caller import Caller
@@ -252,7 +253,25 @@ class Admission:
 
     def _deny(self, denied: Denied) -> None:
         gateway = self._gateway
-        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), gateway.clock.now())
+        now = gateway.clock.now()
+        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now)
+        if denied.reason is not Reason.BUDGET_BUSY:
+            account = denied.account
+            gateway.remember_refused(
+                RefusedCall(
+                    id_text(self.id),
+                    now,
+                    self.identity,
+                    denied.reason.value,
+                    account.budget.name,
+                    account.values,
+                    "",
+                    denied.limit_nanos,
+                    denied.spent_nanos,
+                    denied.held_nanos,
+                    denied.needed_nanos,
+                )
+            )
         # a cheaper target may fit where this one does not
         if self._plan is None or not self._ask_next(refusal):
             self._give_up(refusal)

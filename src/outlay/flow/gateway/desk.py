@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from outlay.flow.budgets import model_allowed
+from outlay.flow.gateway.asking import answer_raises, remember_paused
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Answered, BadRequest, ClientConnection, Request, decoded
 from outlay.flow.gateway.dialects import FAST_ROUTES, PARSERS, model_body, models_body, parse_call
@@ -106,6 +107,8 @@ class Desk:
             if gateway.is_shadow and entries.status == 403 and entries.code not in FIRM_CODES:
                 self._shadowed(exchange, memo, match, request, entries.code)
                 return
+            if entries.code == "paused":
+                remember_paused(gateway, exchange, memo, entries, intent.model)
             exchange.refuse(entries)
             return
         exchange.start(memo, match, intent, entries)
@@ -222,6 +225,8 @@ class Desk:
             return
         if request.method == b"GET" and path.startswith(REQUEST_PATH):
             self._answer_request(exchange, memo, path[len(REQUEST_PATH) :].decode("latin-1"))
+            return
+        if answer_raises(gateway, exchange, memo, request, text):
             return
         if match is not None:
             self._answer_models(exchange, memo, match)

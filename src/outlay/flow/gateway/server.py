@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from outlay.flow.asks import RefusedCall
 from outlay.flow.budgets import RUN_METER
 from outlay.flow.gateway.admission import Admission
+from outlay.flow.gateway.asking import Approving
 from outlay.flow.gateway.attempts import Health, Plan, order_of
 from outlay.flow.gateway.caller import Caller, query_key
 from outlay.flow.gateway.client import Answered, ClientConnection, Request
@@ -38,6 +40,8 @@ SWEEP_S = 0.1
 """How often time limits are looked at: a tenth of a second is fine enough for limits of seconds."""
 MAX_ENTRIES = 100_000
 """Remembered callers (key x run x agent x ... x model)."""
+MAX_REFUSED = 10_000
+"""Refused calls remembered: some minutes of a storm."""
 MAX_CLOCK_STEP_NS = 2_000_000_000
 """Wall clock steps up to this are taken up; a larger jump refuses spending until an operator accepts it."""
 
@@ -68,6 +72,10 @@ class Gateway:
         self.desk = Desk(self)
         self.jobs = JobKeeper(self)
         self.sessions: set[Session] = set()
+        self.refused_calls: dict[str, RefusedCall] = {}
+        """The newest calls refused for want of money, by request id: what a raise can be asked for."""
+        self.approving: Approving | None = None
+        """Keeps what callers ask for, if there is somebody to decide."""
         self.room = WaitingRoom(snapshot.settings.max_waiting, snapshot.settings.max_waiting_bytes)
         self.blocked: Refusal | None = None
         self.is_draining = False
@@ -243,6 +251,12 @@ class Gateway:
     def on_upgrade(self, connection: ClientConnection, request: Request, rest: bytes) -> bool:
         """See `client.Host`."""
         return self.desk.upgrade(connection, request, rest)
+
+    def remember_refused(self, call: RefusedCall) -> None:
+        """A call was refused for want of money, or is paused."""
+        if len(self.refused_calls) >= MAX_REFUSED:
+            del self.refused_calls[next(iter(self.refused_calls))]
+        self.refused_calls[call.request_id] = call
 
     def on_fault(self, error: Exception, request_id: str) -> None:
         """A defect of ours met a request: report it once, with its place in the code and never its content."""
