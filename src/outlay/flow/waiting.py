@@ -49,13 +49,18 @@ class WaitingRoom:
         self.count = 0
         self.bytes = 0
 
-    def join(self, waiter: Waiter, account: Account, needed: int) -> bool:
-        """Queue on the account that blocks; False if the room is full."""
+    def join(self, waiter: Waiter, account: Account, needed: int, *, is_first: bool = False) -> bool:
+        """Queue on the account that blocks; False if the room is full. `is_first`: before all who wait already (a
+        stream that has begun goes before calls that have not)."""
         if self.count >= self._max_waiters or self.bytes + waiter.size > self._max_bytes:
             return False
         waiter.needed = needed
         waiter.account = account
-        self._queues.setdefault(account, deque()).append(waiter)
+        queue = self._queues.setdefault(account, deque())
+        if is_first:
+            queue.appendleft(waiter)
+        else:
+            queue.append(waiter)
         account.waiting += 1
         self.count += 1
         self.bytes += waiter.size

@@ -13,13 +13,15 @@ from outlay.flow.authorize import Denied, Reason, authorize
 from outlay.flow.gateway.attempts import Plan
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Answered, Request
+from outlay.flow.gateway.dialects import HAS_OUTPUT
 from outlay.flow.gateway.entries import Entries, Entry, Memo
 from outlay.flow.gateway.fixed import FixedTerms, free_terms
 from outlay.flow.gateway.passage import Passage, passage_of
+from outlay.flow.gateway.progress import Progress
 from outlay.flow.gateway.quoting import make_terms, may_clamp
 from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred, stopped_by
-from outlay.flow.gateway.settlement import Terms
-from outlay.flow.gateway.snapshot import Snapshot
+from outlay.flow.gateway.settlement import Terms, with_quote
+from outlay.flow.gateway.snapshot import Progressive, Snapshot
 from outlay.flow.gateway.upstream import UpstreamConnection
 from outlay.flow.ledger.charge import Hold
 from outlay.flow.ledger.directory import Chain
@@ -74,6 +76,10 @@ class Admission:
     _pause: TimerHandle | None = None
     _attempt = 1
     _passage: Passage | None = None
+    _progress: Progress | None = None
+    """The hold grows with the stream."""
+    _withheld = b""
+    """What of the stream waits for its hold to grow."""
     _waiter: Waiter | None = None
     _upstream: UpstreamConnection | None = None
     _reader: StreamReader | None = None
@@ -164,6 +170,8 @@ class Admission:
                 self._unable(terms)
                 return
             self._terms = terms
+        if entry.provider.progressive is not Progressive.OFF:
+            self._begin_progress(entry)
         self._quote = quote = self._terms.quote
         gateway = self._gateway
         room = gateway.room
@@ -179,6 +187,23 @@ class Admission:
         elif len(gateway.exchanges) <= FEW:
             # nobody to share a commit with: a turn of the loop would only be waited for
             gateway.books.flush()
+
+    def _begin_progress(self, entry: Entry) -> None:
+        """Hold a first slice only, where the call states no limit and its hold may grow."""
+        sent, gateway, terms = self._sent, self._gateway, self._terms
+        if (
+            not sent.stream
+            or self.intent.max_output_tokens is not None
+            or sent.operation not in HAS_OUTPUT
+            or self.fixed is not None
+            or sent.is_background
+            or entry.provider.has_hidden_output
+        ):
+            return
+        first = gateway.slices.first(entry.model, self._memo.key.name, gateway.settings.first_slice_tokens)
+        if first < terms.quote.max_output_tokens:
+            self._progress = Progress(gateway, entry.provider, terms.quote, first)
+            self._terms = with_quote(terms, self._progress.quote)
 
     def _unable(self, refusal: Refusal) -> None:
         """This target cannot be asked for this call (no price, no translation): the next one, or the refusal."""
@@ -206,6 +231,8 @@ class Admission:
         self._has_hold = True
         if chain.runs:
             self._count_run(chain)
+        if self._progress is not None:
+            self._progress.begin(hold, self._go_on, self._cut_short)
         if gateway.shadow_hard:
             self.shadow = self.shadow or would_refuse(chain.accounts, quote, gateway.shadow_hard)
         client = self._client
@@ -234,7 +261,7 @@ class Admission:
             return None
         accounts = self._entry.current(now).accounts
         quote = self._terms.quote
-        clamps = may_clamp(settings, self._sent) and self.fixed is None
+        clamps = may_clamp(settings, self._sent) and self.fixed is None and self._progress is None
         decision = authorize(accounts, quote, settings.min_output_tokens, clamps)
         if isinstance(decision, Denied):
             if decision.reason is Reason.BUDGET_BUSY:
@@ -244,8 +271,7 @@ class Admission:
         if decision.is_clamped:
             quote = with_output(quote, decision.max_output_tokens)
             self._is_clamped = True
-            terms = self._terms
-            self._terms = Terms(terms.provider, terms.model, terms.intent, terms.price, quote, terms.book)
+            self._terms = with_quote(self._terms, quote)
             self._quote = quote
         if not self._place(quote, now):
             raise AssertionError("a decision that admits must fit")
@@ -374,7 +400,8 @@ class Admission:
         self._attempt += 1
         self.state = State.HOLDING
         self._has_hold = self._is_clamped = False
-        self._upstream = self._reader = self._passage = self._waiter = None
+        self._upstream = self._reader = self._passage = self._waiter = self._progress = None
+        self._withheld = b""
         self._answer_bytes = self._status = 0
         self._first_byte_at = None
         self._parts = []
@@ -394,6 +421,12 @@ class Admission:
     # -- what an exchange defines ---------------------------------------------------------------------------------
 
     def _on_durable(self, hold: Hold, error: StoreError | None) -> None:
+        raise AssertionError("an exchange defines this")
+
+    def _go_on(self) -> None:
+        raise AssertionError("an exchange defines this")
+
+    def _cut_short(self, account: Account) -> None:
         raise AssertionError("an exchange defines this")
 
     def refuse(self, refusal: Refusal) -> None:

@@ -6,6 +6,8 @@ order, and the promise that the provider's usage is read before its bytes are fo
 a charge of its own; until the client has been told something, a failed one may be followed by another.
 """
 
+from outlay.flow.accounts import Account
+from outlay.flow.authorize import Denied, Reason
 from outlay.flow.gateway.admission import Admission
 from outlay.flow.gateway.attempts import RETRYABLE
 from outlay.flow.gateway.dialects import (
@@ -17,7 +19,8 @@ from outlay.flow.gateway.dialects import (
     read_answer,
 )
 from outlay.flow.gateway.forward import Edits, answer_head, cost_head, refusal_head, upstream_request
-from outlay.flow.gateway.refusal import REQUEST_ID, Refusal, run_barred
+from outlay.flow.gateway.progress import Progress
+from outlay.flow.gateway.refusal import REQUEST_ID, Refusal, refusal_of, run_barred
 from outlay.flow.gateway.settlement import (
     Settlement,
     settle_answer,
@@ -25,8 +28,9 @@ from outlay.flow.gateway.settlement import (
     settle_stream,
     settle_timed,
     settle_usage,
+    with_quote,
 )
-from outlay.flow.gateway.snapshot import OnClientGone
+from outlay.flow.gateway.snapshot import OnClientGone, Progressive
 from outlay.flow.gateway.upstream import UpstreamConnection
 from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
 from outlay.flow.lifecycle import Command, Event, State, step
@@ -165,8 +169,48 @@ class Exchange(Admission):
         if self._reader is not None:
             out = self._read_stream(self._reader)
             client = self._client
+            if self._progress is not None and not self._may_pass(self._progress, self._reader, out):
+                return
             if client is not None and self._has_head:
                 client.write_part(out)
+
+    # -- a hold that grows --------------------------------------------------------------------------------------
+
+    def _may_pass(self, progress: Progress, reader: StreamReader, out: bytes) -> bool:
+        """Whether what was just read may go on now; else it is held back, and no more is read, until it is covered."""
+        is_covered = progress.may_pass(reader)
+        if is_covered and not self._withheld:
+            return True
+        self._withheld += out
+        if not is_covered and self._upstream is not None and self._upstream.is_open:
+            self._upstream.transport.pause_reading()
+        return False
+
+    def _go_on(self) -> None:
+        """The hold grew: what was held back passes."""
+        progress, reader, upstream = self._progress, self._reader, self._upstream
+        if progress is None or reader is None or self.state is State.ENDED:
+            return
+        self._terms = with_quote(self._terms, progress.quote)
+        if not self._withheld or not progress.may_pass(reader):
+            return
+        out, self._withheld = self._withheld, b""
+        client = self._client
+        if client is not None and self._has_head:
+            client.write_part(out)
+        if upstream is not None and upstream.is_open and (client is None or client.can_write):
+            upstream.transport.resume_reading()
+
+    def _cut_short(self, account: Account) -> None:
+        """No budget takes the next slice: the stream ends here, and says so."""
+        if self._progress is None:
+            return
+        needed = self._progress.quote.total_nanos
+        now = self._now()
+        denied = Denied(Reason.BUDGET_SPENT, account, needed, account.cap, account.spent, account.held)
+        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now)
+        self._gateway.metrics.refused("cut_at_cap")
+        self.kill(Failure.CLIENT_GONE, "its budget took no further slice", refusal)
 
     def _read_stream(self, reader: StreamReader) -> bytes:
         """Read what came together, usage first; what of it goes on."""
@@ -227,6 +271,8 @@ class Exchange(Admission):
         """See `client.Answering`: back-pressure."""
         upstream = self._upstream
         if upstream is not None and upstream.is_open:
+            if is_writable and self._withheld:
+                return
             if is_writable:
                 upstream.transport.resume_reading()
             else:
@@ -357,7 +403,8 @@ class Exchange(Admission):
         return False
 
     def _end_stream(self, reader: StreamReader) -> None:
-        last = self._read_stream(reader)
+        last = self._withheld + self._read_stream(reader)
+        self._withheld = b""
         rest = reader.end()
         passage, client = self._passage, self._client
         if passage is not None:
@@ -368,6 +415,9 @@ class Exchange(Admission):
             if is_timed
             else settle_stream(self._terms, reader, self._now())
         )
+        usage = reader.usage
+        if self._entry.provider.progressive is not Progressive.OFF and usage is not None and reader.is_done:
+            self._gateway.slices.learn(self._entry.model, self._memo.key.name, usage.output_tokens)
         if self.intent.operation is Operation.RESPONSES and not self._entry.translates:
             body = self._request.body
             if b'"store":false' not in body and b'"store": false' not in body:
@@ -458,6 +508,9 @@ class Exchange(Admission):
 
     def _finish(self) -> None:
         self.state = State.ENDED
+        if self._progress is not None:
+            self._progress.end()
+            self._withheld = b""
         self._gateway.exchanges.discard(self)
         self._upstream = None
         self._client = None
@@ -504,7 +557,8 @@ class Exchange(Admission):
         is_default = sent.max_output_tokens is None and sent.operation in HAS_OUTPUT
         if not (is_default or self._is_clamped) or self._terms.intent.operation is Operation.FREE:
             return _AS_RECEIVED
-        return Edits(self._quote.max_output_tokens, is_default, self._is_clamped)
+        limit = self._quote.max_output_tokens if self._progress is None else self._progress.declared
+        return Edits(limit, is_default, self._is_clamped)
 
     def _head(self) -> bytes:
         headers = (

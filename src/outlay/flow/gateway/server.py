@@ -20,6 +20,7 @@ from outlay.flow.gateway.entries import Entries, Entry, Memo, find_entries
 from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.jobs import JobKeeper
 from outlay.flow.gateway.metrics import Metrics, MetricsView
+from outlay.flow.gateway.progress import Slices
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.resources import Resources
 from outlay.flow.gateway.session import Session
@@ -72,6 +73,7 @@ class Gateway:
         self.desk = Desk(self)
         self.jobs = JobKeeper(self)
         self.sessions: set[Session] = set()
+        self.slices = Slices()
         self.refused_calls: dict[str, RefusedCall] = {}
         """The newest calls refused for want of money, by request id: what a raise can be asked for."""
         self.approving: Approving | None = None

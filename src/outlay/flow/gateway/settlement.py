@@ -50,6 +50,11 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
     book: PriceBook
 
 
+def with_quote(terms: Terms, quote: Quote) -> Terms:
+    """The same terms at another hold."""
+    return Terms(terms.provider, terms.model, terms.intent, terms.price, quote, terms.book)
+
+
 def settle_usage(terms: Terms, usage: Usage, at: UnixNanos) -> Settlement:
     """Book what the provider says it served, at the served model's price where that is known."""
     price, reason = terms.price, None

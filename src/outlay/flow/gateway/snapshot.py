@@ -81,6 +81,19 @@ class ClientAuth(StrEnum):
     """The virtual key itself goes on: another gateway behind this one knows it."""
 
 
+class Progressive(StrEnum):
+    """How tokens are counted while a stream passes, where its hold grows with it."""
+
+    OFF = "off"
+    """The whole declared maximum is held before the call leaves."""
+    EVENTS = "events"
+    """The engine sends at most one token an event (and a choice): events are counted."""
+    USAGE = "usage"
+    """The engine states its usage in each chunk (vLLM's `continuous_usage_stats`, Gemini); bytes where it does not."""
+    BYTES = "bytes"
+    """Nothing is known of the engine: a token is at least one byte."""
+
+
 class PassRoute(msgspec.Struct, frozen=True):
     """A route of a provider that Outlay does not know, let through at the operator's price."""
 
@@ -125,6 +138,10 @@ class Provider(msgspec.Struct, frozen=True):
     passthrough: tuple[PassRoute, ...] = ()
     max_concurrent: int = 0
     """Calls in flight; 0: no limit but that of connections."""
+    progressive: Progressive = Progressive.OFF
+    """Streams without an output limit are held slice by slice: only where cancelling stops billing."""
+    run_ahead_tokens: int = 32
+    """Output an engine may have made but not sent: a growing hold always covers it."""
     send_request_id: bool = False
     """Send `x-outlay-request-id` upstream."""
     max_connections: int = 512
@@ -228,6 +245,10 @@ class Settings(msgspec.Struct, frozen=True):
     """Where a person asks for more; `{request_id}` is filled in."""
     wait_s: int = 10
     """Longest wait for money that others hold."""
+    first_slice_tokens: int = 256
+    """First slice of a growing hold, until a model's answers to a key are known."""
+    extend_wait_ms: int = 2_000
+    """Longest wait of a stream for money that its next slice needs; then it is cut."""
     max_waiting: int = 2_000
     max_waiting_bytes: int = 256 * 1024 * 1024
     retry_after_s: int = 1

@@ -95,6 +95,11 @@ class _Replay:
             self._tallies[row[0]] = _Tally(row, window)
         for number, body in self._rows("SELECT id, body FROM interned WHERE kind = 'accounts'"):
             self._sets[number] = [int(part) for part in body.split(",") if part]
+        self._extended: dict[bytes, int] = {}
+        if self._has("extensions"):
+            self._extended = {
+                row[0]: row[1] for row in self._rows("SELECT hold_id, sum(nanos) FROM extensions GROUP BY 1")
+            }
         seeds = self._seeds()
         charges = unknown = spend = overrun = 0
         for _, kind, values in sorted(self._events(), key=lambda event: event[0]):
@@ -146,14 +151,16 @@ class _Replay:
     def _events(self) -> Iterable[tuple[int, str, tuple[Any, ...]]]:
         for seq, *values in self._rows("SELECT seq, budget, limit_nanos, hard FROM limits"):
             yield seq, "limit", tuple(values)
-        if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'account_limits'"):
+        if self._has("account_limits"):
             for seq, *values in self._rows("SELECT seq, account_id, limit_nanos, hard FROM account_limits"):
                 yield seq, "own", tuple(values)
         for seq, *values in self._rows(
             "SELECT hold_seq, id, accounts_id, hold_nanos, placed_at, basis = 'imported' FROM charges"
         ):
-            yield seq, "hold", tuple(values)
+            yield seq, "hold", self._as_placed(values)
         for seq, *values in self._rows("SELECT seq, id, accounts_id, nanos, placed_at, 0 FROM holds"):
+            yield seq, "hold", self._as_placed(values)
+        for seq, *values in self._grown():
             yield seq, "hold", tuple(values)
         for seq, *values in self._rows(
             "SELECT settle_seq, accounts_id, hold_nanos, cost_nanos, settled_at FROM charges"
@@ -163,6 +170,24 @@ class _Replay:
             "SELECT p.seq, c.accounts_id, p.nanos, c.settled_at FROM postings p JOIN charges c ON c.id = p.charge_id"
         ):
             yield seq, "adjust", tuple(values)
+
+    def _as_placed(self, values: list[Any]) -> tuple[Any, ...]:
+        """A hold without what it grew by later."""
+        attempt, accounts_id, nanos, *rest = values
+        return (attempt, accounts_id, nanos - self._extended.get(attempt, 0), *rest)
+
+    def _grown(self) -> list[tuple[Any, ...]]:
+        """What holds grew by, as holds of their own."""
+        if not self._has("extensions"):
+            return []
+        return self._rows(
+            "SELECT e.seq, e.hold_id, coalesce(c.accounts_id, h.accounts_id), e.nanos, e.at, 0 FROM extensions e"
+            " LEFT JOIN charges c ON c.id = e.hold_id LEFT JOIN holds h ON h.id = e.hold_id"
+            " WHERE c.id IS NOT NULL OR h.id IS NOT NULL"
+        )
+
+    def _has(self, table: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = ?", table))
 
     def _hold(self, attempt: bytes, accounts_id: int, nanos: int, at: int, is_opening: int) -> None:
         for account_id in self._sets.get(accounts_id, ()):

@@ -10,14 +10,13 @@ from typing import Protocol
 
 from outlay.flow.accounts import Account
 from outlay.flow.authorize import fits
-from outlay.flow.budgets import BudgetSpec, budgets_for
+from outlay.flow.budgets import BudgetSpec
 from outlay.flow.ledger.charge import (
     Basis,
     Ending,
     Hold,
     Status,
     charge_row,
-    opening_hold,
     stored_hold,
     told,
 )
@@ -26,11 +25,12 @@ from outlay.flow.ledger.directory import (
     Directory,
     changed_buckets,
     decode_identity,
-    encode_identity,
 )
+from outlay.flow.ledger.opening import Openings
 from outlay.flow.ledger.port import (
     Batch,
     ChargeRow,
+    ExtensionRow,
     HoldRow,
     JobRow,
     OwnerRow,
@@ -42,10 +42,9 @@ from outlay.flow.ledger.runs import run_row
 from outlay.flow.raises import Raise
 from outlay.flow.runs import RunTerms
 from outlay.flow.scope import Identity
-from outlay.flow.windows import WindowKind, bounds, bucket_leaves_at, bucket_start
+from outlay.flow.windows import bounds
 from outlay.kernel.clock import Clock
 from outlay.kernel.errors import AccountingBroken, NotFound, OutlayError, StoreError
-from outlay.kernel.ids import IdMaker
 
 SETTLE_DELAY_S = 0.002
 """Longest wait of a settlement for a hold's commit to ride with: halves the commits under load."""
@@ -56,11 +55,13 @@ DOWN_RETRY_S = 0.25
 """Pause before settlements that the store refused are tried again."""
 
 
-_OPENING_ROUTE = '{"provider":"","model":"","served":"","operation":"import"}'
-_OPENING_PRICE = '{"price_id":"imported"}'
 _CORRECTABLE = frozenset(
     (Basis.OUTCOME_UNKNOWN, Basis.COUNTED, Basis.FULL, Basis.SERVED_UNPRICED, Basis.RESOLVED)
 )
+
+
+Growing = tuple[Hold, ExtensionRow, Callable[[StoreError | None], None]]
+"""A hold that grows, the row that says so, and who is to be told."""
 
 
 class Timers(Protocol):
@@ -70,7 +71,7 @@ class Timers(Protocol):
     def call_later(self, delay: float, callback: Callable[[], object], /) -> object: ...
 
 
-class Books:
+class Books(Openings):
     """See the module. One instance a process; not thread-safe."""
 
     def __init__(self, store: Store, clock: Clock, timers: Timers) -> None:
@@ -80,6 +81,7 @@ class Books:
         self._batch = Batch()
         self._dirty: list[Account] = []
         self._unconfirmed: list[Hold] = []
+        self._growing: list[Growing] = []
         self._open: dict[bytes, Hold] = {}
         self._flush_wanted = False
         self._later_wanted = False
@@ -222,6 +224,27 @@ class Books:
             self._timers.call_soon(self.flush)
         return hold
 
+    def extend(self, hold: Hold, nanos: int, on_durable: Callable[[StoreError | None], None]) -> bool:
+        """Add `nanos` to an open hold in all of its accounts, or nothing if one of them does not take it.
+
+        `on_durable` is called once, never from within this call, and not at all if the hold has ended by then.
+        """
+        if hold.is_ended:
+            raise AccountingBroken("a hold that has ended cannot grow")
+        if not fits(hold.accounts, nanos):
+            return False
+        for account in hold.accounts:
+            account.held += nanos
+            self._touch(account)
+        hold.nanos += nanos
+        row = ExtensionRow(self._next_seq(), hold.id, nanos, self._clock.now())
+        self._batch.extensions.append(row)
+        self._growing.append((hold, row, on_durable))
+        if not self._flush_wanted:
+            self._flush_wanted = True
+            self._timers.call_soon(self.flush)
+        return True
+
     def end(self, hold: Hold, ending: Ending) -> None:
         """End a durable hold. A second end is an accounting error and stops the process."""
         if hold.is_ended:
@@ -313,51 +336,6 @@ class Books:
                     accounts.append(account)
         return accounts
 
-    def open_with(
-        self, budget: str, identity: Identity, target_nanos: int, at: int, *, actor: str, note: str
-    ) -> int:
-        """Bring a budget's account up to what another gateway spent in its running window; returns what was posted.
-
-        One charge of basis `imported`, placed at `at` (UTC ns, when that window began, or the thing it is for was
-        made): it counts in every budget that covers the identity and whose window contains `at`. An account that has
-        as much already gets nothing, so twice is once, and what passed through here meanwhile is not counted again.
-        May take an account past its limit. Raises NotFound, OutlayError if the budget does not cover the identity.
-        """
-        now = self._clock.now()
-        spec = next((found for found in self.directory.budgets if found.name == budget), None)
-        if spec is None:
-            raise NotFound(f"there is no budget {budget!r}")
-        account = self.directory.account_for(spec, identity, now)
-        if account is None:
-            raise OutlayError(f"the budget {budget!r} does not cover what the opening is for")
-        account.leave(now)
-        nanos = target_nanos - account.spent
-        if nanos <= 0:
-            return 0
-        at = max(min(at, now), bounds(spec.window, now)[0])
-        accounts = [
-            found
-            for applied in budgets_for(self.directory.budgets, identity)
-            if (found := self.directory.account_for(applied.budget, identity, at)) is not None
-            and not _has_left(applied.budget, at, now)
-        ]
-        numbers = (
-            self.directory.identities.number(encode_identity(identity)),
-            self.directory.routes.number(_OPENING_ROUTE),
-            self.directory.prices.number(_OPENING_PRICE),
-            self.directory.account_set(accounts),
-        )
-        charge_id = IdMaker(self._clock).make(at)
-        hold = opening_hold(charge_id, numbers, nanos, at, self._next_seq())
-        ending = Ending(Status.SETTLED, Basis.IMPORTED, nanos, reason=note)
-        self._batch.charges.append(charge_row(hold, ending, at, self._next_seq()))
-        self._batch.postings.append(PostingRow(self._next_seq(), charge_id, "opening", 0, now, actor, note))
-        for found in accounts:
-            found.post(nanos, at)
-            self._touch(found)
-        self.flush()
-        return nanos
-
     @property
     def open_holds(self) -> int:
         """Holds not yet ended."""
@@ -398,10 +376,13 @@ class Books:
             return
         self._batch = Batch()
         holds, self._unconfirmed = self._unconfirmed, []
+        growing, self._growing = self._growing, []
         self._in_flight = True
-        self._store.submit(batch, lambda error: self._written(batch, holds, error))
+        self._store.submit(batch, lambda error: self._written(batch, holds, growing, error))
 
-    def _written(self, batch: Batch, holds: list[Hold], error: StoreError | None) -> None:
+    def _written(
+        self, batch: Batch, holds: list[Hold], growing: "list[Growing]", error: StoreError | None
+    ) -> None:
         self._in_flight = False
         if error is None:
             self.is_down = False
@@ -413,8 +394,11 @@ class Books:
                 # told once; letting go of the listener leaves no cycle for the garbage collector
                 on_durable, hold.on_durable = hold.on_durable, told
                 on_durable(hold, None)
+            for grown, _, told_grown in growing:
+                if not grown.is_ended:
+                    told_grown(None)
         else:
-            self._not_written(batch, holds, error)
+            self._not_written(batch, holds, growing, error)
         if not (self._batch.is_empty() and not self._dirty) and not (
             self._flush_wanted or self._later_wanted
         ):
@@ -422,7 +406,9 @@ class Books:
                 SETTLE_DELAY_S if error is None else BUSY_RETRY_S if self._busy_tries else DOWN_RETRY_S
             )
 
-    def _not_written(self, batch: Batch, holds: list[Hold], error: StoreError) -> None:
+    def _not_written(
+        self, batch: Batch, holds: list[Hold], growing: "list[Growing]", error: StoreError
+    ) -> None:
         """Nothing of the batch is stored: what happened stays to be written, holds fail (or wait, if only busy)."""
         later = self._batch
         is_busy = isinstance(error, StoreBusy) and self._busy_tries < BUSY_TRIES
@@ -450,9 +436,20 @@ class Books:
             self._busy_tries += 1
             later.holds = batch.holds + later.holds
             self._unconfirmed = holds + self._unconfirmed
+            later.extensions = batch.extensions + later.extensions
+            self._growing = growing + self._growing
             return
         self._busy_tries = 0
         self.is_down = True
+        for grown, row, on_grown in growing:
+            if grown.is_ended:
+                # it ended with what it had grown by: the journal needs the row
+                later.extensions.append(row)
+                continue
+            grown.nanos -= row.nanos
+            for account in grown.accounts:
+                account.held -= row.nanos
+            on_grown(error)
         for hold in holds:
             hold.is_ended = True
             del self._open[hold.id]
@@ -547,12 +544,6 @@ class Books:
     def _next_seq(self) -> int:
         self._seq += 1
         return self._seq
-
-
-def _has_left(budget: BudgetSpec, at: int, now: int) -> bool:
-    """Whether spend of that time is no longer in a rolling window."""
-    window = budget.window
-    return window.kind is WindowKind.ROLLING and bucket_leaves_at(window, bucket_start(window, at)) <= now
 
 
 def _ignore(_account: Account) -> None:

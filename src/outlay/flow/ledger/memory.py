@@ -9,6 +9,7 @@ from outlay.flow.ledger.port import (
     BucketRow,
     ChargeRow,
     Done,
+    ExtensionRow,
     HoldRow,
     InternRow,
     JobRow,
@@ -39,6 +40,7 @@ class MemoryStore:
         self.owners: dict[tuple[str, str], OwnerRow] = {}
         self.runs: dict[tuple[str, str, str], RunRow] = {}
         self.account_limits: list[AccountLimitRow] = []
+        self.extensions: list[ExtensionRow] = []
         self.fail_next = 0
         self.on_write: Callable[[Batch], None] | None = None
         self._epoch = 0
@@ -51,7 +53,7 @@ class MemoryStore:
         newest = {row.budget: row for row in self.limits}
         seqs = [row.seq for row in self.holds.values()] + [row.settle_seq for row in self.charges.values()]
         seqs += [row.seq for row in self.limits] + [row.seq for row in self.postings]
-        seqs += [row.seq for row in self.account_limits]
+        seqs += [row.seq for row in self.account_limits] + [row.seq for row in self.extensions]
         return Loaded(
             {row.kind: row.id for row in sorted(self.interned, key=lambda row: row.id)},
             newest,
@@ -79,6 +81,11 @@ class MemoryStore:
             self.runs[run[:3]] = run
         for hold in batch.holds:
             self.holds[hold.id] = hold
+        for extension in batch.extensions:
+            self.extensions.append(extension)
+            if extension.hold_id in self.holds:
+                grown = self.holds[extension.hold_id]
+                self.holds[grown.id] = grown._replace(nanos=grown.nanos + extension.nanos)
         for accounts_id, hold_id in batch.hold_sets:
             if hold_id in self.holds:
                 self.holds[hold_id] = self.holds[hold_id]._replace(accounts_id=accounts_id)

@@ -112,6 +112,15 @@ class AccountLimitRow(NamedTuple):
     at: int
 
 
+class ExtensionRow(NamedTuple):
+    """A hold that grew: the journal of what was added, and when."""
+
+    seq: int
+    hold_id: bytes
+    nanos: int
+    at: int
+
+
 class AccountRow(NamedTuple):
     """Balance of one budget window. `budget` is the declaration's key (name and digest of scope and window)."""
 
@@ -189,6 +198,7 @@ class Batch:
         "charges",
         "dirty_runs",
         "ended",
+        "extensions",
         "hold_sets",
         "holds",
         "interned",
@@ -210,6 +220,8 @@ class Batch:
         self.runs: list[RunRow] = []
         """Newest state of a run; replaces its row."""
         self.holds: list[HoldRow] = []
+        self.extensions: list[ExtensionRow] = []
+        """Added to the hold's row."""
         self.hold_sets: list[tuple[int, bytes]] = []
         """(accounts_id, hold id): a budget made while the hold was open."""
         self.ended: list[tuple[bytes]] = []
@@ -244,6 +256,7 @@ class Batch:
             or self.dirty_runs
             or self.runs
             or self.account_limits
+            or self.extensions
         )
 
 

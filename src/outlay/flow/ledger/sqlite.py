@@ -25,6 +25,7 @@ from outlay.flow.ledger.port import (
     BucketRow,
     ChargeRow,
     Done,
+    ExtensionRow,
     HoldRow,
     JobRow,
     LimitRow,
@@ -63,6 +64,8 @@ _DELETE_JOB = "DELETE FROM jobs WHERE hold_id = ?"
 _INSERT_OWNER = "INSERT OR REPLACE INTO owners VALUES (?,?,?,?,?,?)"
 _SET_RUN = f"INSERT OR REPLACE INTO runs VALUES ({','.join('?' * len(RunRow._fields))})"
 _INSERT_ACCOUNT_LIMIT = f"INSERT INTO account_limits VALUES ({','.join('?' * len(AccountLimitRow._fields))})"
+_INSERT_EXTENSION = f"INSERT INTO extensions VALUES ({','.join('?' * len(ExtensionRow._fields))})"
+_EXTEND_HOLD = "UPDATE holds SET nanos = nanos + ? WHERE id = ?"
 _CHARGE_COLUMNS = ",".join(
     "cost_nanos + adjustment_nanos" if name == "cost_nanos" else name for name in ChargeRow._fields
 )
@@ -130,7 +133,8 @@ class SqliteStore:
             jobs = [JobRow(*row) for row in execute("SELECT * FROM jobs ORDER BY at")]
             seqs = self._all(
                 "SELECT max(coalesce((SELECT max(seq) FROM holds), 0), coalesce((SELECT max(seq) FROM limits), 0),"
-                " coalesce((SELECT max(seq) FROM postings), 0), coalesce((SELECT max(seq) FROM account_limits), 0),"
+                " coalesce((SELECT max(seq) FROM postings), 0), coalesce((SELECT max(seq) FROM extensions), 0),"
+                " coalesce((SELECT max(seq) FROM account_limits), 0),"
                 " coalesce((SELECT max(settle_seq) FROM"
                 " (SELECT settle_seq FROM charges ORDER BY id DESC LIMIT 100000)), 0))",
                 (),
@@ -165,6 +169,9 @@ class SqliteStore:
                 many(_SET_RUN, batch.runs)
             if batch.holds:
                 many(_INSERT_HOLD, batch.holds)
+            if batch.extensions:
+                many(_INSERT_EXTENSION, batch.extensions)
+                many(_EXTEND_HOLD, [(row.nanos, row.hold_id) for row in batch.extensions])
             if batch.hold_sets:
                 many(_SET_HOLD_SET, batch.hold_sets)
             if batch.ended:
