@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] [--only throughput,latency,streaming,memory,startup,translation] [--json FILE]`."""
+"""`python -m bench [--quick] [--only throughput,latency,streaming,memory,startup,translation,kill] [--json FILE]`."""
 
 import argparse
 import json
@@ -11,8 +11,8 @@ from bench.measures import Effort, Table
 from bench.natives import Load, Mock, compile_tools, running_mock
 from bench.subjects import Subject, start_subjects
 
-PARTS = ("throughput", "latency", "streaming", "memory", "startup", "translation")
-_ALONE = {"startup", "translation"}
+PARTS = ("throughput", "latency", "streaming", "memory", "startup", "translation", "kill")
+_ALONE = {"startup", "translation", "kill"}
 """Parts that need neither mock nor load."""
 _BUSY_SHARE = 0.05
 """Share of the machine used by others above which the figures are called suspect."""
@@ -74,6 +74,10 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
     """One part, on subjects of its own: none inherits the memory or the ledger of the part before."""
     if part == "startup":
         return measures.startup(effort), {}
+    if part == "kill":
+        from bench import kill
+
+        return kill.table(cores), {}
     if part == "translation":
         from bench import translation
 

@@ -9,7 +9,11 @@ from enum import StrEnum
 
 import msgspec
 
-from outlay.flow.scope import Identity, match_scope, scope_text
+from outlay.flow.scope import UNATTRIBUTED, Identity, match_scope, scope_text
+
+
+_LENIENT = frozenset({"model", "billing"})
+"""Dimensions whose values match in more ways than by being equal."""
 
 
 class OrderKind(StrEnum):
@@ -48,8 +52,11 @@ def is_covered(order: Order, identity: Identity) -> bool:
     scope = order.scope
     for dimension, wanted in scope.items():
         # the exact value is the usual case, and a kill looks at every call in flight
-        if not dimension.startswith("tag.") and getattr(identity, dimension) == wanted:
-            continue
+        if not dimension.startswith("tag."):
+            if getattr(identity, dimension) == wanted:
+                continue
+            if dimension not in _LENIENT and wanted != UNATTRIBUTED and "*" not in wanted:
+                return False
         if identity.billing and "billing" not in scope:
             identity = msgspec.structs.replace(identity, billing="")
         return match_scope(scope, identity) is not None

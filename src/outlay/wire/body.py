@@ -44,17 +44,20 @@ def rename_field(body: bytes, old: str, new: str, value: object) -> bytes:
     return msgspec.json.encode(fields)
 
 
-def with_stream_usage(body: bytes) -> bytes:
+def with_stream_usage(body: bytes, *, continuous: bool = False) -> bytes:
     """The body with `stream_options.include_usage` true, other stream options kept (OpenAI dialect).
+
+    `continuous`: and `continuous_usage_stats`, by which vLLM and SGLang state it in each chunk.
 
     Raises msgspec.DecodeError if the body or its `stream_options` is not an object.
     """
     fields = _decode_fields(body)
     options = fields.get("stream_options")
+    wanted = {"include_usage": True} | ({"continuous_usage_stats": True} if continuous else {})
     if options is None:
-        return insert_field(body, "stream_options", {"include_usage": True})
+        return insert_field(body, "stream_options", wanted)
     kept = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) or {}
-    return replace_fields(body, {"stream_options": {**kept, "include_usage": True}})
+    return replace_fields(body, {"stream_options": {**kept, **wanted}})
 
 
 def set_nested(body: bytes, path: tuple[str, ...], value: object) -> bytes:

@@ -34,7 +34,8 @@ from outlay.app.config.tree import (
 )
 from outlay.app.config.values import MIN_SECRET_LENGTH
 from outlay.flow.budgets import RUN_METER
-from outlay.flow.gateway.snapshot import GENERATION, parse_base_url
+from outlay.flow.gateway.snapshot import GENERATION, Progressive, parse_base_url
+from outlay.flow.outcome import Billing
 from outlay.flow.scope import DIMENSIONS, MAX_TAGS, MAX_VALUE_LENGTH, is_dimension
 from outlay.flow.windows import parse_window
 from outlay.kernel.errors import ConfigError
@@ -55,6 +56,8 @@ _MAY_BE_ZERO: Final = frozenset(
         "port",
         "max_concurrent",
         "wait_s",
+        "extend_wait_ms",
+        "run_ahead_tokens",
         "max_waiting",
         "max_waiting_bytes",
         "retry_after_s",
@@ -319,6 +322,13 @@ def _check_provider(provider: ProviderEntry, known: Known, path: str, report: Re
             names = ", ".join(sorted(known_api.value for known_api in _APIS))
             report(f"{path}.apis", f"{api.value!r} is not chosen here; use {names}")
     _check_passthrough(provider, path, report)
+    if provider.progressive is not Progressive.OFF and (
+        provider.billing is not Billing.SELF_HOSTED or provider.has_hidden_output
+    ):
+        report(
+            f"{path}.progressive",
+            "only where cancelling stops billing and all output is seen: an engine with `self_hosted: true`",
+        )
     if bool(provider.aws_access_key_id) != bool(provider.aws_secret_access_key):
         report(f"{path}.aws_secret_access_key", "goes with aws_access_key_id; give both, or neither")
     if provider.dialect is Dialect.BEDROCK and not provider.aws_region and not provider.api_key:

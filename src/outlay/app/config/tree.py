@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from outlay.flow.gateway.snapshot import ClientAuth, OnClientGone, Settings, Strategy
+from outlay.flow.gateway.snapshot import ClientAuth, OnClientGone, Progressive, Settings, Strategy
 from outlay.flow.outcome import Billing
 from outlay.wire.intent import Dialect, Operation
 
@@ -114,6 +114,11 @@ class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Routes that Outlay does not know, let through at a price."""
     max_concurrent: int = 0
     """Calls in flight at each of its models; 0: no limit."""
+    progressive: Progressive = Progressive.OFF
+    """Streams without an output limit are held slice by slice: `events`, `usage` or `bytes` say how what passed is
+    counted. Only for engines where cancelling stops billing."""
+    run_ahead_tokens: int = 32
+    """Output the engine may have made but not sent; a growing hold always covers it."""
     has_hidden_output: bool | None = None
     """Its models may reason out of sight, so a cut answer cannot be counted."""
     headers: dict[str, Secret] = {}

@@ -31,6 +31,7 @@ class OrderDone(BaseModel):
     detect_ns: int | None = None
     decide_ns: int | None = None
     act_ns: int | None = None
+    decided_at: int | None = None
 
 
 class OrderView(BaseModel):

@@ -327,7 +327,7 @@ class Exchange(Admission):
         """Close the provider's connection, before anything else is done for a kill."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            upstream.abort()
+            upstream.cut()
 
     def overdue(self, now: int) -> None:
         """Time limits of the upstream's side; monotonic ns."""

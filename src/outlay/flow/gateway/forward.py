@@ -13,7 +13,7 @@ from outlay.flow.accounts import UNLIMITED, Account
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.dialects import HAS_OUTPUT, with_part
 from outlay.flow.gateway.refusal import Refusal
-from outlay.flow.gateway.snapshot import Disclose, Provider, Settings
+from outlay.flow.gateway.snapshot import Disclose, Progressive, Provider, Settings
 from outlay.flow.ledger.directory import Chain
 from outlay.kernel.ids import id_header
 from outlay.kernel.money import usd_header
@@ -157,8 +157,10 @@ def _upstream_body(target: Target, intent: CallIntent, body: bytes, edits: Edits
         body = replace_fields(body, changes)
     if operation is Operation.COMPLETIONS and intent.max_output_tokens is not None:
         body = _with_stated_limit(body, intent.max_output_tokens)
-    if intent.stream and not intent.wants_stream_usage and operation in _STREAM_OPTIONS:
-        body = with_stream_usage(body)
+    if intent.stream and operation in _STREAM_OPTIONS:
+        continuous = target.provider.progressive is Progressive.USAGE
+        if continuous or not intent.wants_stream_usage:
+            body = with_stream_usage(body, continuous=continuous)
     return body
 
 

@@ -28,6 +28,7 @@ from outlay.flow.gateway.snapshot import KeySpec, Mode, Settings, Snapshot
 from outlay.flow.gateway.upstream import Pool
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.port import Store
+from outlay.flow.orders import Order
 from outlay.flow.waiting import WaitingRoom
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import AccountingBroken
@@ -143,6 +144,13 @@ class Gateway:
             self.books.configure(budgets, snapshot.raises, enforces_runs=not is_shadow)
             self._is_configured = True
         self._entries.clear()
+
+    def take_orders(self, orders: tuple[Order, ...]) -> None:
+        """Put orders in force for every call from now on; nothing else changes, and nothing is built."""
+        self.snapshot = self.snapshot.with_orders(orders)
+        old, self._entries = self._entries, {}
+        # letting go of a hundred thousand callers takes longer than stopping one
+        self.loop.call_soon(old.clear)
 
     async def drain(self) -> None:
         """Stop listening, let open exchanges end within the grace, cut and settle the rest."""

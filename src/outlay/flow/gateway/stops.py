@@ -29,13 +29,15 @@ class Stopped(msgspec.Struct, frozen=True):
     """New calls refused, and calls in scope found."""
     act_ns: int
     """Until the last upstream connection of them was closed, its hold settled and its client told."""
+    decided_at: int = 0
+    """On the machine's monotonic clock, ns."""
 
 
 def carry_out(gateway: "Gateway", order: Order, orders: tuple[Order, ...], asked_at: int = 0) -> Stopped:
     """Put `orders` (with `order` among them) in force and, for a kill, cut what runs. `asked_at`: UTC ns."""
     detect_ns = max(0, gateway.clock.now() - asked_at) if asked_at else 0
     began = gateway.clock.monotonic()
-    gateway.swap(gateway.snapshot.with_orders(orders))
+    gateway.take_orders(orders)
     if order.kind is not OrderKind.KILL:
         return Stopped(0, 0, detect_ns, gateway.clock.monotonic() - began, 0)
     calls = [
@@ -50,7 +52,8 @@ def carry_out(gateway: "Gateway", order: Order, orders: tuple[Order, ...], asked
         exchange.kill(Failure.CLIENT_GONE, f"killed: {order.reason}", refusal)
     for session in sessions:
         session.cut(refusal)
-    return Stopped(len(calls), len(sessions), detect_ns, decided - began, gateway.clock.monotonic() - decided)
+    acted_ns = gateway.clock.monotonic() - decided
+    return Stopped(len(calls), len(sessions), detect_ns, decided - began, acted_ns, decided)
 
 
 def _covers(order: Order, identity: Identity, target: str) -> bool:
