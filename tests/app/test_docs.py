@@ -19,6 +19,7 @@ SECTIONS = {
     "models": tree.ModelEntry,
     "keys": tree.KeyEntry,
     "budgets": tree.BudgetEntry,
+    "policies": tree.PolicyEntry,
     "access": tree.AccessEntry,
 }
 

@@ -29,7 +29,7 @@ from outlay.kernel.errors import ConfigError, NotFound, OutlayError
 from outlay.kernel.ids import parse_id
 from outlay.lookup.feed import Feed
 
-KINDS = ("key", "budget", "price")
+KINDS = ("key", "budget", "policy", "price")
 
 
 class _Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -211,6 +211,9 @@ class Operations(Approvals):
             if owner is not None:
                 check_object(self.source.config, kind, name, b"{}")
             raise NotFound(f"there is no {kind} {name!r}")
+        # what is left must stand without it
+        others = [row for row in self._stored() if (row.kind, row.name) != (kind, name)]
+        build_snapshot(self.source.config, others, self._feed, self._version)
         version = self._store.put_object(kind, name, "", self._clock.now(), actor)
         self._changed()
         return {"kind": kind, "name": name, "version": version}

@@ -11,7 +11,6 @@ import msgspec
 
 from outlay.flow.scope import UNATTRIBUTED, Identity, match_scope, scope_text
 
-
 _LENIENT = frozenset({"model", "billing"})
 """Dimensions whose values match in more ways than by being equal."""
 

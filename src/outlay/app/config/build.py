@@ -22,23 +22,26 @@ from outlay.app.config.convert import (
 from outlay.app.config.decode import Decoder
 from outlay.app.config.document import DocumentError, Problem, Table, read_json
 from outlay.app.config.load import Config
+from outlay.app.config.policies import policy_of
 from outlay.app.config.tree import (
     BudgetEntry,
     Declared,
     KeyEntry,
     ObjectEntry,
+    PolicyEntry,
     PriceEntry,
     ProviderEntry,
     price_name,
 )
-from outlay.flow.budgets import AccessRule, Origin
+from outlay.flow.budgets import RUN_METER, AccessRule, BudgetSpec, Origin
 from outlay.flow.gateway.snapshot import Snapshot
+from outlay.flow.policy import PolicySpec, budgets_of
 from outlay.kernel.errors import ConfigError, ReadOnlyObject
 from outlay.lookup.book import PriceBook
 from outlay.lookup.feed import Feed
 from outlay.lookup.overrides import Ceiling, Override, SelfHosted
 
-Kind = Literal["key", "budget", "price"]
+Kind = Literal["key", "budget", "policy", "price"]
 
 
 class StoredObject(msgspec.Struct, frozen=True):
@@ -50,7 +53,7 @@ class StoredObject(msgspec.Struct, frozen=True):
     body: str
 
 
-Made = TypeVar("Made", KeyEntry, BudgetEntry)
+Made = TypeVar("Made", KeyEntry, BudgetEntry, PolicyEntry)
 
 
 def yaml_owner(config: Config, kind: str, name: str) -> str | None:
@@ -99,6 +102,10 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
         budget_of(budget, owned, config.place(f"budgets[{index}]"))
         for index, budget in enumerate(declared.budgets)
     ]
+    policies = [
+        policy_of(policy, owned, config.place(f"policies[{index}]"))
+        for index, policy in enumerate(declared.policies)
+    ]
     prices = [price_record(price) for price in declared.prices]
     for entry in _stored_entries(config, stored):
         match entry:
@@ -109,6 +116,8 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
                     raise ConfigError(f"the keys {twin.name!r} and {key.name!r} have one secret; revoke one")
             case BudgetEntry():
                 budgets.append(budget_of(entry, Origin.STORE, ""))
+            case PolicyEntry():
+                policies.append(policy_of(entry, Origin.STORE, ""))
             case _:
                 prices.append(price_record(entry))
     overrides: list[Override] = [price for price in prices if not isinstance(price, SelfHosted | Ceiling)]
@@ -118,6 +127,7 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
         models=tuple(route_of(model) for model in declared.models),
         keys=tuple(keys.values()),
         budgets=tuple(budgets),
+        policies=_with_known_budgets(policies, budgets),
         rules=tuple(AccessRule(entry.scope, entry.allow, entry.deny) for entry in declared.access),
         book=PriceBook.build(
             feed,
@@ -127,6 +137,22 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
         ),
         version=version,
     )
+
+
+def _with_known_budgets(
+    policies: Sequence[PolicySpec], budgets: Sequence[BudgetSpec]
+) -> tuple[PolicySpec, ...]:
+    """The policies; a ladder on a budget that is not there is an error. Raises ConfigError."""
+    known = {budget.name for budget in budgets}
+    known |= {budget.name for policy in policies for budget in budgets_of(policy)} | {RUN_METER}
+    for policy in policies:
+        for rung in policy.ladder:
+            if rung.budget not in known:
+                raise ConfigError(
+                    f"the policy {policy.name!r} has a rung on the budget {rung.budget!r}, which there is not",
+                    key="ladder",
+                )
+    return tuple(policies)
 
 
 def _stored_entries(config: Config, stored: Sequence[StoredObject]) -> Iterator[ObjectEntry]:
@@ -156,10 +182,12 @@ def _decoded(decoder: Decoder, kind: str, name: str, body: bytes) -> ObjectEntry
             return _named(decoder, node, KeyEntry, name)
         case "budget":
             return _named(decoder, node, BudgetEntry, name)
+        case "policy":
+            return _named(decoder, node, PolicyEntry, name)
         case "price":
             return _price(decoder, node, name)
         case _:
-            decoder.report("", None, f"unknown kind of object {kind!r}; use key, budget or price")
+            decoder.report("", None, f"unknown kind of object {kind!r}; use key, budget, policy or price")
             return None
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from outlay.app.config.convert import price_record
 from outlay.app.config.decode import joined
+from outlay.app.config.policies import check_policy
 from outlay.app.config.tree import (
     AccessEntry,
     AccountEntry,
@@ -28,6 +29,7 @@ from outlay.app.config.tree import (
     KeyEntry,
     ModelEntry,
     ObjectEntry,
+    PolicyEntry,
     PriceEntry,
     ProviderEntry,
     SelfHostedEntry,
@@ -112,6 +114,10 @@ def check_records(records: Mapping[str, msgspec.Struct], known: Known, report: R
                 check_key(record, path, report)
             case BudgetEntry():
                 check_budget(record, path, report)
+            case PolicyEntry():
+                _check_name(record.name, joined(path, "name"), report)
+                _check_scope(record.scope, joined(path, "scope"), report)
+                check_policy(record, path, report)
             case AccessEntry():
                 _check_access(record, path, report)
             case (
@@ -134,6 +140,10 @@ def check_entry(entry: ObjectEntry, declared: Declared, report: Report) -> None:
             check_key(entry, "", report)
         case BudgetEntry():
             check_budget(entry, "", report)
+        case PolicyEntry():
+            _check_name(entry.name, "name", report)
+            _check_scope(entry.scope, "scope", report)
+            check_policy(entry, "", report)
         case _:
             check_price(entry, price_sources(declared.providers), "", report)
 

@@ -95,6 +95,10 @@ class Config:
             for index, budget in enumerate(self.declared.budgets)
         )
         found.update(
+            (("policy", policy.name), self.place(f"policies[{index}]"))
+            for index, policy in enumerate(self.declared.policies)
+        )
+        found.update(
             (("price", price_name(price)), self.place(f"prices[{index}]"))
             for index, price in enumerate(self.declared.prices)
         )
@@ -216,7 +220,7 @@ def _items(root: Table, section: str) -> Iterator[tuple[int, Table]]:
 
 def _report_duplicates(root: Table, decoder: Decoder) -> None:
     """Two entries of one name; a model name may lead to one provider of each dialect."""
-    for section in ("providers", "keys", "budgets"):
+    for section in ("providers", "keys", "budgets", "policies"):
         seen: dict[str, int | None] = {}
         for index, item in _items(root, section):
             found = item.get("name")

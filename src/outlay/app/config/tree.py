@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from outlay.flow.authorize import Clamp
 from outlay.flow.gateway.snapshot import ClientAuth, OnClientGone, Progressive, Settings, Strategy
 from outlay.flow.outcome import Billing
 from outlay.wire.intent import Dialect, Operation
@@ -207,6 +208,60 @@ class BudgetEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.soft is not True and self.hard is not False
 
 
+class RungEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One step of a downgrade ladder."""
+
+    at_percent: int
+    """Of the budget's limit that is spent."""
+    budget: str
+    use: str = ""
+    """Model that is used instead."""
+    pause: bool = False
+    """Calls are paused (402) until somebody approves more."""
+    models: tuple[str, ...] = ()
+    """Names or `prefix*` that are downgraded; empty: all but `use`."""
+
+
+class HoursEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """When calls may begin."""
+
+    days: tuple[str, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    start: str = "00:00"
+    end: str = "24:00"
+    """Earlier than the start: over midnight."""
+    timezone: str = "UTC"
+
+
+class PolicyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a scope may do beyond its budgets. All policies that cover a call apply."""
+
+    name: str
+    scope: dict[str, Label] = {}
+    shadow: bool = False
+    """Record what would have been refused or rerouted; refuse and reroute nothing."""
+    allow_models: tuple[str, ...] = ()
+    deny_models: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    """Targets of these are asked first, in this order."""
+    max_input_usd_per_mtok: Amount | None = None
+    """Dearer models are not asked."""
+    max_output_usd_per_mtok: Amount | None = None
+    max_usd_per_call: Amount | None = None
+    """Worst case of one call."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Input and output; a call counts at its upper bound until it has settled."""
+    parallel: int | None = None
+    """Calls in flight."""
+    usd_per_minute: Amount | None = None
+    """Spend velocity: a budget over a rolling minute."""
+    usd_per_hour: Amount | None = None
+    ladder: tuple[RungEntry, ...] = ()
+    hours: HoursEntry | None = None
+    clamp: Clamp | None = None
+    """In the place of `gateway.clamp`."""
+
+
 class AccessEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which models a scope may call; deny wins, an empty allow list allows all."""
 
@@ -317,7 +372,7 @@ class CeilingEntry(_Price, frozen=True, kw_only=True, tag="ceiling"):
 
 
 PriceEntry = DiscountEntry | CustomEntry | FeeEntry | AccountEntry | SelfHostedEntry | CeilingEntry
-ObjectEntry = KeyEntry | BudgetEntry | PriceEntry
+ObjectEntry = KeyEntry | BudgetEntry | PolicyEntry | PriceEntry
 """What a stored object holds."""
 
 
@@ -336,6 +391,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     models: tuple[ModelEntry, ...] = ()
     keys: tuple[KeyEntry, ...] = ()
     budgets: tuple[BudgetEntry, ...] = ()
+    policies: tuple[PolicyEntry, ...] = ()
     access: tuple[AccessEntry, ...] = ()
     prices: tuple[PriceEntry, ...] = ()
 

@@ -16,6 +16,7 @@ from outlay.flow.gateway.client import Answered, Request
 from outlay.flow.gateway.dialects import HAS_OUTPUT
 from outlay.flow.gateway.entries import Entries, Entry, Memo
 from outlay.flow.gateway.fixed import FixedTerms, free_terms
+from outlay.flow.gateway.guard import Guard, token_bound
 from outlay.flow.gateway.passage import Passage, passage_of
 from outlay.flow.gateway.progress import Progress
 from outlay.flow.gateway.quoting import make_terms, may_clamp
@@ -28,6 +29,8 @@ from outlay.flow.ledger.directory import Chain
 from outlay.flow.lifecycle import State
 from outlay.flow.orders import find_order
 from outlay.flow.outcome import Failure
+from outlay.flow.policy import PolicyMode
+from outlay.flow.rates import RateLimits
 from outlay.flow.scope import Identity
 from outlay.flow.shadow import PREFIX, would_refuse
 from outlay.flow.waiting import Waiter
@@ -80,6 +83,11 @@ class Admission:
     """The hold grows with the stream."""
     _withheld = b""
     """What of the stream waits for its hold to grow."""
+    _paced: tuple[RateLimits, ...] = ()
+    """Counters in which this attempt counts until it has ended."""
+    _paced_tokens = 0
+    downgraded_from = ""
+    """Model that the client asked for, where a ladder chose another."""
     _waiter: Waiter | None = None
     _upstream: UpstreamConnection | None = None
     _reader: StreamReader | None = None
@@ -173,6 +181,8 @@ class Admission:
         if entry.provider.progressive is not Progressive.OFF:
             self._begin_progress(entry)
         self._quote = quote = self._terms.quote
+        if entry.guard is not None and self._is_guarded(entry, entry.guard, now):
+            return
         gateway = self._gateway
         room = gateway.room
         if room.count:
@@ -187,6 +197,35 @@ class Admission:
         elif len(gateway.exchanges) <= FEW:
             # nobody to share a commit with: a turn of the loop would only be waited for
             gateway.books.flush()
+
+    def _is_guarded(self, entry: Entry, guard: Guard, now: UnixNanos) -> bool:
+        """Whether a policy keeps this attempt from being made; then the next is made, or the client told why."""
+        if entry.shadow_denied:
+            self.shadow = self.shadow or f"{PREFIX}model_not_allowed: {entry.shadow_denied}"
+        if self._attempt == 1 and (closed := self._refusing(guard.closed(now))) is not None:
+            self._give_up(closed)
+            return True
+        if self.fixed is None and (dear := self._refusing(guard.too_dear(self._terms))) is not None:
+            self._unable(dear)
+            return True
+        fast = self._too_fast(guard, now)
+        if fast is not None:
+            self._give_up(fast)
+        return fast is not None
+
+    def _too_fast(self, guard: Guard, now: UnixNanos) -> Refusal | None:
+        tokens = 0 if self.fixed is not None else token_bound(self._terms.quote)
+        return self._refusing(guard.too_fast(tokens, now, is_first=self._attempt == 1))
+
+    def _refusing(self, found: tuple[Refusal, PolicyMode] | None) -> Refusal | None:
+        """What a policy refuses; one in shadow mode only leaves a mark."""
+        if found is None:
+            return None
+        refusal, mode = found
+        if mode is PolicyMode.ENFORCE and not self._gateway.is_shadow:
+            return refusal
+        self.shadow = self.shadow or f"{PREFIX}{refusal.code}: {refusal.fields['policy']}"
+        return None
 
     def _begin_progress(self, entry: Entry) -> None:
         """Hold a first slice only, where the call states no limit and its hold may grow."""
@@ -231,6 +270,12 @@ class Admission:
         self._has_hold = True
         if chain.runs:
             self._count_run(chain)
+        guard = entry.guard
+        if guard is not None and guard.limits:
+            self._paced_tokens = 0 if self.fixed is not None else token_bound(quote)
+            self._paced = tuple(limits for _, limits in guard.limits)
+            for limits in self._paced:
+                limits.begin(self._paced_tokens, now, is_first=first)
         if self._progress is not None:
             self._progress.begin(hold, self._go_on, self._cut_short)
         if gateway.shadow_hard:
@@ -261,7 +306,12 @@ class Admission:
             return None
         accounts = self._entry.current(now).accounts
         quote = self._terms.quote
-        clamps = may_clamp(settings, self._sent) and self.fixed is None and self._progress is None
+        guard = self._entry.guard
+        clamps = self.fixed is None and self._progress is None
+        clamps = clamps and may_clamp(settings, self._sent, None if guard is None else guard.clamp)
+        if guard is not None and guard.limits and (fast := self._too_fast(guard, now)) is not None:
+            self._give_up(fast)
+            return None
         decision = authorize(accounts, quote, settings.min_output_tokens, clamps)
         if isinstance(decision, Denied):
             if decision.reason is Reason.BUDGET_BUSY:

@@ -12,7 +12,9 @@ from outlay.flow.asks import RefusedCall
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.entries import Memo
 from outlay.flow.gateway.exchange import Exchange
+from outlay.flow.gateway.guard import Step
 from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.scope import Identity
 from outlay.kernel.errors import OutlayError
 from outlay.kernel.ids import id_text
 
@@ -42,6 +44,40 @@ def remember_paused(gateway: "Gateway", exchange: Exchange, memo: Memo, refusal:
     gateway.remember_refused(
         RefusedCall(id_text(exchange.id), exchange.began_at, identity, refusal.code, order=name)
     )
+
+
+def pause_at_rung(gateway: "Gateway", exchange: Exchange, identity: Identity, step: Step) -> Refusal:
+    """The refusal of a ladder that pauses: a raise of the budget that is nearly spent lets the work go on."""
+    account, settings = step.account, gateway.snapshot.settings
+    limit = account.limit or 0
+    gateway.remember_refused(
+        RefusedCall(
+            id_text(exchange.id),
+            exchange.began_at,
+            identity,
+            "paused",
+            account.budget.name,
+            account.values,
+            "",
+            limit,
+            account.spent,
+            account.held,
+            limit // 10,
+        )
+    )
+    fields: dict[str, object] = {
+        "policy": step.policy.name,
+        "budget": account.budget.name,
+        "scope": account.scope,
+    }
+    fields["at_percent"] = step.rung.at_percent
+    if settings.raise_url:
+        fields["raise_url"] = settings.raise_url
+    text = (
+        f"Policy {step.policy.name!r} pauses calls from {step.rung.at_percent} % of budget"
+        f" {account.budget.name!r} on. It goes on when somebody approves more."
+    )
+    return Refusal(402, "paused", text, fields)
 
 
 def answer_raises(gateway: "Gateway", exchange: Exchange, memo: Memo, request: Request, path: str) -> bool:

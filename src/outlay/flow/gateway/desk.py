@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from outlay.flow.budgets import model_allowed
-from outlay.flow.gateway.asking import answer_raises, remember_paused
+from outlay.flow.gateway.asking import answer_raises, pause_at_rung, remember_paused
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Answered, BadRequest, ClientConnection, Request, decoded
 from outlay.flow.gateway.dialects import FAST_ROUTES, PARSERS, model_body, models_body, parse_call
@@ -26,6 +26,7 @@ from outlay.flow.gateway.passthrough import NO_METHODS, find_pass_route, pass_te
 from outlay.flow.gateway.refusal import FIRM_CODES, Refusal
 from outlay.flow.gateway.session import open_session
 from outlay.flow.gateway.snapshot import Aim, Aims, Provider
+from outlay.flow.policy import PolicyMode
 from outlay.flow.scope import Identity
 from outlay.flow.shadow import PREFIX
 from outlay.kernel.ids import id_text, parse_id
@@ -111,7 +112,36 @@ class Desk:
                 remember_paused(gateway, exchange, memo, entries, intent.model)
             exchange.refuse(entries)
             return
+        guard = entries.targets[0].guard
+        if guard is not None and guard.has_ladder:
+            stepped = self._on_ladder(exchange, memo, match, intent, entries)
+            if stepped is None:
+                return
+            entries = stepped
         exchange.start(memo, match, intent, entries)
+
+    def _on_ladder(
+        self, exchange: Exchange, memo: Memo, match: Match, intent: CallIntent, entries: Entries
+    ) -> Entries | None:
+        """The entries that a downgrade ladder leads to; None after a refusal."""
+        gateway, first = self._gateway, entries.targets[0]
+        accounts = first.current(exchange.began_at).accounts
+        step = None if first.guard is None else first.guard.step(intent.model, accounts)
+        if step is None:
+            return entries
+        rung = step.rung
+        if gateway.is_shadow or step.policy.mode is PolicyMode.SHADOW:
+            exchange.shadow = f"{PREFIX}downgrade: {step.policy.name}: {rung.use or 'pause'}"
+            return entries
+        if not rung.use:
+            exchange.refuse(pause_at_rung(gateway, exchange, first.chain.identity, step))
+            return None
+        found = gateway.entries(memo, match, msgspec.structs.replace(intent, model=rung.use))
+        if isinstance(found, Refusal):
+            exchange.refuse(found)
+            return None
+        exchange.downgraded_from = intent.model
+        return found
 
     def _find(self, request: Request, path: bytes) -> Match | None:
         has_version = any(name == b"anthropic-version" for name, _ in request.headers)

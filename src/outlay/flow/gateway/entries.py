@@ -12,6 +12,7 @@ import msgspec
 from outlay.flow.budgets import model_allowed
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.forward import visible_accounts
+from outlay.flow.gateway.guard import guard_of
 from outlay.flow.gateway.refusal import Refusal, stopped_by
 from outlay.flow.gateway.signing import signer_of
 from outlay.flow.gateway.snapshot import Aim, Aims, ClientAuth, KeySpec, Provider, Snapshot
@@ -68,6 +69,7 @@ class Entry:
         "aim",
         "chain",
         "gateway",
+        "guard",
         "label",
         "model",
         "operation",
@@ -75,6 +77,7 @@ class Entry:
         "pool",
         "provider",
         "route_id",
+        "shadow_denied",
         "sign",
         "stream_path",
         "translates",
@@ -99,6 +102,10 @@ class Entry:
         self.upstream_head = upstream_head(self.pool, own_auth(provider, caller))
         self.sign = signer_of(provider)
         self.visible = visible_accounts(chain, gateway.snapshot.settings)
+        policies = gateway.snapshot.policies
+        self.guard = guard_of(policies, chain.identity, gateway.limits) if policies else None
+        self.shadow_denied = "" if self.guard is None else self.guard.denied(chain.identity, aim.model)
+        """Name of a shadow policy that would not allow this model."""
 
     def current(self, now: int) -> Chain:
         """The chain, brought up to date if time or budgets moved on."""
@@ -145,7 +152,15 @@ def find_entries(  # noqa: PLR0917 - made in one place only
         targets.append(Entry(gateway, aim, chain, operation, path, caller))
     if not targets:
         return denied or no_such_model(model)
+    preferred = next((target.guard.providers for target in targets if target.guard is not None), ())
+    if preferred:
+        targets.sort(key=lambda target: _place_in(preferred, target.provider.name))
+        aims = msgspec.structs.replace(aims, targets=tuple(target.aim for target in targets))
     return Entries(aims, tuple(targets))
+
+
+def _place_in(preferred: tuple[str, ...], provider: str) -> int:
+    return preferred.index(provider) if provider in preferred else len(preferred)
 
 
 def open_run(gateway: "Gateway", memo: Memo) -> Refusal | None:

@@ -6,9 +6,6 @@ order, and the promise that the provider's usage is read before its bytes are fo
 a charge of its own; until the client has been told something, a failed one may be followed by another.
 """
 
-from outlay.flow.accounts import Account
-from outlay.flow.authorize import Denied, Reason
-from outlay.flow.gateway.admission import Admission
 from outlay.flow.gateway.attempts import RETRYABLE
 from outlay.flow.gateway.dialects import (
     HAS_OUTPUT,
@@ -18,9 +15,16 @@ from outlay.flow.gateway.dialects import (
     open_stream,
     read_answer,
 )
-from outlay.flow.gateway.forward import Edits, answer_head, cost_head, refusal_head, upstream_request
-from outlay.flow.gateway.progress import Progress
-from outlay.flow.gateway.refusal import REQUEST_ID, Refusal, refusal_of, run_barred
+from outlay.flow.gateway.forward import (
+    Edits,
+    answer_head,
+    cost_head,
+    header_text,
+    refusal_head,
+    upstream_request,
+)
+from outlay.flow.gateway.growing import Growing
+from outlay.flow.gateway.refusal import REQUEST_ID, Refusal, run_barred
 from outlay.flow.gateway.settlement import (
     Settlement,
     settle_answer,
@@ -28,7 +32,6 @@ from outlay.flow.gateway.settlement import (
     settle_stream,
     settle_timed,
     settle_usage,
-    with_quote,
 )
 from outlay.flow.gateway.snapshot import OnClientGone, Progressive
 from outlay.flow.gateway.upstream import UpstreamConnection
@@ -53,7 +56,7 @@ _UNSURE = frozenset({Basis.OUTCOME_UNKNOWN, Basis.COUNTED})
 _AS_RECEIVED = Edits(0, False, False)
 
 
-class Exchange(Admission):
+class Exchange(Growing):
     """See the module."""
 
     # -- events -------------------------------------------------------------------------------------------------
@@ -173,44 +176,6 @@ class Exchange(Admission):
                 return
             if client is not None and self._has_head:
                 client.write_part(out)
-
-    # -- a hold that grows --------------------------------------------------------------------------------------
-
-    def _may_pass(self, progress: Progress, reader: StreamReader, out: bytes) -> bool:
-        """Whether what was just read may go on now; else it is held back, and no more is read, until it is covered."""
-        is_covered = progress.may_pass(reader)
-        if is_covered and not self._withheld:
-            return True
-        self._withheld += out
-        if not is_covered and self._upstream is not None and self._upstream.is_open:
-            self._upstream.transport.pause_reading()
-        return False
-
-    def _go_on(self) -> None:
-        """The hold grew: what was held back passes."""
-        progress, reader, upstream = self._progress, self._reader, self._upstream
-        if progress is None or reader is None or self.state is State.ENDED:
-            return
-        self._terms = with_quote(self._terms, progress.quote)
-        if not self._withheld or not progress.may_pass(reader):
-            return
-        out, self._withheld = self._withheld, b""
-        client = self._client
-        if client is not None and self._has_head:
-            client.write_part(out)
-        if upstream is not None and upstream.is_open and (client is None or client.can_write):
-            upstream.transport.resume_reading()
-
-    def _cut_short(self, account: Account) -> None:
-        """No budget takes the next slice: the stream ends here, and says so."""
-        if self._progress is None:
-            return
-        needed = self._progress.quote.total_nanos
-        now = self._now()
-        denied = Denied(Reason.BUDGET_SPENT, account, needed, account.cap, account.spent, account.held)
-        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now)
-        self._gateway.metrics.refused("cut_at_cap")
-        self.kill(Failure.CLIENT_GONE, "its budget took no further slice", refusal)
 
     def _read_stream(self, reader: StreamReader) -> bytes:
         """Read what came together, usage first; what of it goes on."""
@@ -484,6 +449,9 @@ class Exchange(Admission):
             route_id = gateway.route_id(entry, usage.model)
         if price is not None and price is not self._terms.price:
             price_id = gateway.price_id(price)
+        if self.downgraded_from:
+            text = f"downgraded from {self.downgraded_from}"
+            reason = text if reason is None else f"{text}; {reason}"
         if self.shadow:
             reason = self.shadow if reason is None else f"{self.shadow}; {reason}"
         gateway.books.end(
@@ -501,13 +469,24 @@ class Exchange(Admission):
             ),
         )
         gateway.metrics.settled(entry.label, settlement, hold.nanos)
+        if self._paced:
+            self._release(0 if usage is None else usage.input_tokens + usage.output_tokens)
         if self._plan is not None:
             broke = self._status in (0, 200) and settlement.basis in (*_UNSURE, Basis.VOID)
             is_failure = self._client is not None and (broke or self._status in RETRYABLE)
             gateway.health.end(entry.label, is_failure, gateway.clock.monotonic(), self._snapshot.settings)
 
+    def _release(self, used_tokens: int) -> None:
+        """The attempt counts no longer as in flight in rate limits."""
+        paced, self._paced = self._paced, ()
+        now = self._now()
+        for limits in paced:
+            limits.end(self._paced_tokens, used_tokens, now)
+
     def _finish(self) -> None:
         self.state = State.ENDED
+        if self._paced:
+            self._release(0)
         if self._progress is not None:
             self._progress.end()
             self._withheld = b""
@@ -564,7 +543,13 @@ class Exchange(Admission):
         headers = (
             self._answer_headers if self._passage is None else self._passage.headers(self._reader is not None)
         )
-        return answer_head(headers, self.id, self._edits())
+        head = answer_head(headers, self.id, self._edits())
+        if self.downgraded_from:
+            head += b"x-outlay-downgrade: %b -> %b\r\n" % (
+                header_text(self.downgraded_from),
+                header_text(self._entry.model),
+            )
+        return head
 
 
 _LATE = "the provider did not answer in time"

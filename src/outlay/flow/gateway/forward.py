@@ -182,6 +182,11 @@ def answer_head(headers: list[tuple[bytes, bytes]], request_id: bytes, edits: Ed
     return b"".join(parts)
 
 
+def header_text(text: str) -> bytes:
+    """A name that may hold anything, as it may stand in a header."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text[:128]).encode("ascii")
+
+
 def cost_head(chain: Chain, visible: Sequence[Account], cost_nanos: int) -> bytes:
     """What the call cost, what its run has cost, and what the caller's tightest visible budget has left."""
     head = b"x-outlay-cost-usd: %b\r\n" % usd_header(cost_nanos)

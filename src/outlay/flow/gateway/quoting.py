@@ -69,13 +69,12 @@ def make_terms(  # noqa: PLR0917 - the hot path: a record of these would cost mo
     return Terms(provider, model, intent, price, quote, book)
 
 
-def may_clamp(settings: Settings, intent: CallIntent) -> bool:
+def may_clamp(settings: Settings, intent: CallIntent, policy: Clamp | None = None) -> bool:
     """Whether policy allows a lower output limit than quoted, and the call has a field for one."""
     if intent.operation not in HAS_OUTPUT:
         return False
-    return settings.clamp is Clamp.ALWAYS or (
-        settings.clamp is Clamp.WHEN_UNSET and intent.max_output_tokens is None
-    )
+    clamp = policy or settings.clamp
+    return clamp is Clamp.ALWAYS or (clamp is Clamp.WHEN_UNSET and intent.max_output_tokens is None)
 
 
 class BudgetView(msgspec.Struct, frozen=True):

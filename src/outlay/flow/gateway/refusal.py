@@ -56,7 +56,7 @@ def stopped_by(order: Order, settings: Settings) -> Refusal:
         "order": order.kind.value,
         "scope": order.scope_text,
         "reason": order.reason,
-        "since": _iso(order.at),
+        "since": iso(order.at),
     }
     if order.kind is OrderKind.KILL:
         return Refusal(403, "killed", f"Stopped ({order.scope_text}): {order.reason}.", fields)
@@ -68,11 +68,11 @@ def stopped_by(order: Order, settings: Settings) -> Refusal:
 
 def run_barred(run: Run, code: str, settings: Settings, request_id: str) -> Refusal:
     """The refusal of a call whose run may make no more: its calls or its time are spent."""
-    fields: dict[str, object] = {"run": run.name, "opened_at": _iso(run.opened_at), "calls": run.calls}
+    fields: dict[str, object] = {"run": run.name, "opened_at": iso(run.opened_at), "calls": run.calls}
     if run.max_calls is not None:
         fields["max_calls"] = run.max_calls
     if run.deadline is not None:
-        fields["ends_at"] = _iso(run.deadline)
+        fields["ends_at"] = iso(run.deadline)
     if settings.raise_url:
         fields["raise_url"] = settings.raise_url.replace(REQUEST_ID, request_id)
     if code == "run_expired":
@@ -95,7 +95,7 @@ def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int) ->
             held=format_usd(denied.held_nanos),
             needed=format_usd(denied.needed_nanos),
         )
-    fields["resets_at"] = None if resets_at is None else _iso(resets_at)
+    fields["resets_at"] = None if resets_at is None else iso(resets_at)
     if settings.raise_url:
         fields["raise_url"] = settings.raise_url.replace(REQUEST_ID, request_id)
     if denied.reason is Reason.CALL_TOO_LARGE:
@@ -121,7 +121,7 @@ def _sentence(denied: Denied, told: bool, resets_at: int | None) -> str:
         )
     if denied.reason is Reason.BUDGET_BUSY:
         return f"{name} is busy{figures}. Calls in flight hold the rest; try again shortly."
-    until = "It does not reset." if resets_at is None else f"It resets at {_iso(resets_at)}."
+    until = "It does not reset." if resets_at is None else f"It resets at {iso(resets_at)}."
     if denied.reason is Reason.CALL_TOO_LARGE:
         fits = denied.fits_max_tokens or 0
         return (
@@ -130,5 +130,6 @@ def _sentence(denied: Denied, told: bool, resets_at: int | None) -> str:
     return f"{name} is spent{figures}. {until}"
 
 
-def _iso(nanos: int) -> str:
+def iso(nanos: int) -> str:
+    """A time as ISO UTC text with a `Z`."""
     return datetime.fromtimestamp(nanos // 1_000_000_000, UTC).isoformat().replace("+00:00", "Z")

@@ -18,6 +18,7 @@ from outlay.flow.gateway.client import Answered, ClientConnection, Request
 from outlay.flow.gateway.desk import Desk
 from outlay.flow.gateway.entries import Entries, Entry, Memo, find_entries
 from outlay.flow.gateway.exchange import Exchange
+from outlay.flow.gateway.guard import LimitBook
 from outlay.flow.gateway.jobs import JobKeeper
 from outlay.flow.gateway.metrics import Metrics, MetricsView
 from outlay.flow.gateway.progress import Slices
@@ -75,6 +76,7 @@ class Gateway:
         self.jobs = JobKeeper(self)
         self.sessions: set[Session] = set()
         self.slices = Slices()
+        self.limits = LimitBook()
         self.refused_calls: dict[str, RefusedCall] = {}
         """The newest calls refused for want of money, by request id: what a raise can be asked for."""
         self.approving: Approving | None = None

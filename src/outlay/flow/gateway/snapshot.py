@@ -16,6 +16,7 @@ from outlay.flow.authorize import Clamp
 from outlay.flow.budgets import AccessRule, BudgetSpec, Origin, pattern_matches
 from outlay.flow.orders import Order
 from outlay.flow.outcome import Billing
+from outlay.flow.policy import PolicySpec, budgets_of, rules_of
 from outlay.flow.raises import Raise
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup.book import PriceBook
@@ -308,6 +309,7 @@ class Snapshot:
         "forwards_credentials",
         "keys",
         "orders",
+        "policies",
         "providers",
         "raises",
         "rules",
@@ -325,6 +327,7 @@ class Snapshot:
         budgets: tuple[BudgetSpec, ...],
         rules: tuple[AccessRule, ...],
         book: PriceBook,
+        policies: tuple[PolicySpec, ...] = (),
         orders: tuple[Order, ...] = (),
         raises: tuple[Raise, ...] = (),
         version: int = 0,
@@ -333,11 +336,17 @@ class Snapshot:
         self.providers = {provider.name: provider for provider in providers}
         self._models = models
         self.keys = {bytes.fromhex(key.secret_sha256): key for key in keys}
-        self.budgets = budgets
-        self.rules = rules + tuple(
-            AccessRule({"key": key.name}, key.allow_models, key.deny_models)
-            for key in keys
-            if key.allow_models or key.deny_models
+        self.policies = policies
+        self.budgets = budgets + tuple(budget for policy in policies for budget in budgets_of(policy))
+        """Declared ones, then those that policies' spend velocity means."""
+        self.rules = (
+            rules
+            + tuple(rule for policy in policies for rule in rules_of(policy))
+            + tuple(
+                AccessRule({"key": key.name}, key.allow_models, key.deny_models)
+                for key in keys
+                if key.allow_models or key.deny_models
+            )
         )
         self.book = book
         self.orders = orders

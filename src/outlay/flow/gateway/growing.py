@@ -1,0 +1,52 @@
+"""The part of an exchange whose hold grows with its stream: what may pass now, and the cut where money ends."""
+
+from outlay.flow.accounts import Account
+from outlay.flow.authorize import Denied, Reason
+from outlay.flow.gateway.admission import Admission
+from outlay.flow.gateway.progress import Progress
+from outlay.flow.gateway.refusal import refusal_of
+from outlay.flow.gateway.settlement import with_quote
+from outlay.flow.lifecycle import State
+from outlay.flow.outcome import Failure
+from outlay.kernel.ids import id_text
+from outlay.wire.stream import StreamReader
+
+
+class Growing(Admission):
+    """See the module."""
+
+    def _may_pass(self, progress: Progress, reader: StreamReader, out: bytes) -> bool:
+        """Whether what was just read may go on now; else it is held back, and no more is read, until it is covered."""
+        is_covered = progress.may_pass(reader)
+        if is_covered and not self._withheld:
+            return True
+        self._withheld += out
+        if not is_covered and self._upstream is not None and self._upstream.is_open:
+            self._upstream.transport.pause_reading()
+        return False
+
+    def _go_on(self) -> None:
+        """The hold grew: what was held back passes."""
+        progress, reader, upstream = self._progress, self._reader, self._upstream
+        if progress is None or reader is None or self.state is State.ENDED:
+            return
+        self._terms = with_quote(self._terms, progress.quote)
+        if not self._withheld or not progress.may_pass(reader):
+            return
+        out, self._withheld = self._withheld, b""
+        client = self._client
+        if client is not None and self._has_head:
+            client.write_part(out)
+        if upstream is not None and upstream.is_open and (client is None or client.can_write):
+            upstream.transport.resume_reading()
+
+    def _cut_short(self, account: Account) -> None:
+        """No budget takes the next slice: the stream ends here, and says so."""
+        if self._progress is None:
+            return
+        needed = self._progress.quote.total_nanos
+        now = self._gateway.clock.now()
+        denied = Denied(Reason.BUDGET_SPENT, account, needed, account.cap, account.spent, account.held)
+        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now)
+        self._gateway.metrics.refused("cut_at_cap")
+        self.kill(Failure.CLIENT_GONE, "its budget took no further slice", refusal)
