@@ -370,7 +370,7 @@ class Exchange(Admission):
             self._finish()
             return
         if self._has_head:
-            self._end_begun("upstream_failed", f"The provider's answer broke off: {reason}.", 502)
+            self._break_off(reason)
             self._finish()
             return
         is_late = reason == _LATE or "in time" in reason
@@ -384,16 +384,27 @@ class Exchange(Admission):
 
     def _end_begun(self, code: str, text: str, status: int) -> None:
         """End a stream that has begun so that no client takes it for whole."""
-        client = self._client
+        client, passage, reader = self._client, self._passage, self._reader
         if client is None:
             return
-        if isinstance(self._reader, OpaqueStream):
-            client.abort()
+        if passage is not None:
+            client.end_stream(passage.fail(status, code, text))
             return
         operation = self.intent.operation
-        client.end_stream(
-            stream_error_event(self.dialect, code, text, {}, status=status, operation=operation)
-        )
+        event = stream_error_event(self.dialect, code, text, {}, status=status, operation=operation)
+        if reader is not None and reader.is_between_events:
+            client.end_stream(event)
+        else:
+            client.break_off(event)
+
+    def _break_off(self, reason: str) -> None:
+        """The provider's side of a begun stream broke off; if the answer had ended before, nothing is wrong with it."""
+        client, passage, reader = self._client, self._passage, self._reader
+        is_told = reader is not None and (reader.is_done or reader.error_seen) and reader.is_between_events
+        if client is not None and is_told:
+            client.end_stream(b"" if passage is None else passage.end())
+        else:
+            self._end_begun("upstream_failed", f"The provider's answer broke off: {reason}.", 502)
 
     def _end(self, settlement: Settlement) -> None:
         """End the hold, with the route and price as served."""

@@ -130,10 +130,6 @@ class ResponsesSession:
         if self._queue and self._socket.is_open:
             self._gateway.loop.call_soon(self._begin_next)
 
-    def abort(self) -> None:
-        """A response broke in a way that no event can tell."""
-        self._socket.abort()
-
     def _begin_next(self) -> None:
         if self._queue and self._turn is None and self._socket.is_open:
             self._begin(self._queue.popleft())
@@ -313,9 +309,10 @@ class Turn:
         self.write_part(data)
         self._session.turn_ended()
 
-    def abort(self) -> None:
-        """See `client.Answered`."""
-        self._session.abort()
+    def break_off(self, event: bytes) -> None:
+        """See `client.Answered`: half an event has not left."""
+        self._splitter = EventSplitter()
+        self.end_stream(event)
 
     def _remember(self, text: bytes) -> None:
         try:
