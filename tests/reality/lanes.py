@@ -222,7 +222,7 @@ def assert_covered(charge: ChargeView, entry: MeterEntry) -> None:
     if charge.basis in ("metered", "void"):
         assert charge.cost_nanos == entry.cost_nanos
     else:
-        assert charge.basis in ("outcome_unknown", "counted")
+        assert charge.basis in ("outcome_unknown", "counted", "ceiling")
         assert charge.cost_nanos >= entry.cost_nanos
         assert charge.cost_nanos > 0
 
