@@ -1,4 +1,4 @@
-"""Sixty streams at once through failing providers, with retries and fallbacks: each attempt is booked as it was metered.
+"""Sixty streams at once through failing providers, retried and rerouted: each attempt is booked as it was metered.
 
 And what no price covers: refused on every route before anything leaves, or charged at the ceiling and marked so.
 """
