@@ -133,6 +133,7 @@ class Admission:
     def _begin_attempt(self, entry: Entry, now: UnixNanos) -> None:
         self._entry = entry
         sent = self.intent
+        self._passage = None  # a target before this one may have been given up after its translation
         if entry.translates:
             passage = self._passage_at(entry)
             if isinstance(passage, Refusal):
