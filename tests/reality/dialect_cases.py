@@ -330,11 +330,14 @@ def _chat(vendors: Clients, asked: dict[str, Any], stream: bool) -> Told:
 
 
 def _chat_told(text: str, calls: list[tuple[str, dict[str, Any]]], end: str, usage: Any) -> Told:
+    end = {"stop": "stop", "length": "length", "tool_calls": "tools"}.get(end, end)
+    if usage is None:
+        return Told(text, calls, end)
     cached, thought = usage.prompt_tokens_details, usage.completion_tokens_details
     return Told(
         text,
         calls,
-        {"stop": "stop", "length": "length", "tool_calls": "tools"}.get(end, end),
+        end,
         usage.prompt_tokens,
         (cached and cached.cached_tokens) or 0,
         usage.completion_tokens,

@@ -38,7 +38,7 @@ def test_refused_when_the_budget_is_spent(tmp_path: Path, name: str) -> None:
         # each vendor's SDK has its own class for it; none may take it for success, and nothing may leave
         with clients(gateway.url) as vendors, pytest.raises(Exception) as raised:
             DOORS[name].use(vendors)
-        assert _status(raised.value) == 402
+        assert status_of(raised.value) == 402
         assert "budget" in str(raised.value).lower()
         assert not mock.calls
         assert charges(gateway) == []
@@ -49,7 +49,7 @@ def test_no_key_opens_no_door(tmp_path: Path, name: str) -> None:
     with house(tmp_path) as (mock, gateway):
         with clients(gateway.url, "sk-wrong") as vendors, pytest.raises(Exception) as raised:
             DOORS[name].use(vendors)
-        assert _status(raised.value) == 401
+        assert status_of(raised.value) == 401
         assert not mock.calls
 
 
@@ -65,7 +65,8 @@ def test_every_route_has_a_test() -> None:
     assert {route.path for route in ROUTES} - held - same - one_by_one - jobs - local - looks == set()
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status in an error of any vendor's SDK."""
     for name in ("status_code", "code"):
         found = getattr(error, name, None)
         if isinstance(found, int):

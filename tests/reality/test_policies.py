@@ -110,7 +110,7 @@ def test_calls_in_flight_and_tokens_a_minute(tmp_path: Path, mock: MockProvider)
     (tmp_path / "two").mkdir()
     with World(tmp_path / "two", mock, PolicySpec(name="p", parallel=1)) as world:
         assert [world.call().status for _ in range(3)] == [502, 502, 502]
-        mock.behave(output_tokens=50)
+        mock.behave(failure="none", output_tokens=50)
         assert world.call().status == 200
     (tmp_path / "three").mkdir()
     with World(tmp_path / "three", mock, PolicySpec(name="p", tokens_per_minute=300)) as world:

@@ -273,3 +273,16 @@ def test_a_storm_over_failing_targets(tmp_path: Path) -> None:
             by_request.setdefault(charge.request_id, []).append(charge.attempt)
         assert len(by_request) == 200
         assert all(sorted(attempts) == list(range(1, len(attempts) + 1)) for attempts in by_request.values())
+
+
+def test_a_translated_target_that_has_no_price_leaves_nothing_behind(tmp_path: Path) -> None:
+    route = ModelRoute("fast", targets=(Target("anthropic", "nobody-knows"), Target("openai", "gpt-test")))
+    with (
+        MockProvider(prices=MOCK_PRICES) as mock,
+        RunningGateway(tmp_path / "l.db", mock.url, [budget("all", "10")], models=[route]) as gateway,
+    ):
+        for stream in (False, True):
+            reply = asyncio.run(post(gateway.url, {**CALL, "stream": stream}))
+            assert (reply.status, reply.finish) == (200, "length")
+        gateway.call(gateway.books.flush)
+        assert audit(gateway.path).spend_nanos == mock.meter.total_nanos > 0

@@ -117,7 +117,7 @@ def test_any_split_reads_the_same(
     forwarded = b"".join(reader.feed(stream[a:b]) for a, b in pairwise(edges)) + reader.end()
     assert forwarded == stream
     assert (reader.usage, reader.finish_reason, reader.deltas) == (usage, reason, deltas)
-    assert reader.is_done and reader.usage_is_final and not reader.error_seen and reader.is_between_frames
+    assert reader.is_done and reader.usage_is_final and not reader.error_seen and reader.is_between_events
 
 
 @pytest.mark.parametrize("place", [0, 5, 9, 13, 40, -1])

@@ -159,8 +159,8 @@ class FrameReader:
         return self.deltas > 0
 
     @property
-    def is_between_frames(self) -> bool:
-        """Whether the stream stands on a frame's border, where an exception of our own may follow."""
+    def is_between_events(self) -> bool:
+        """See `StreamReader`: a frame is an event."""
         return self._splitter.is_between_frames
 
     def feed(self, chunk: bytes) -> bytes:

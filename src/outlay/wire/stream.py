@@ -26,6 +26,10 @@ class StreamReader(Protocol):
         """Any generated content was seen."""
 
     @property
+    def is_between_events(self) -> bool:
+        """What was forwarded ends with a whole event: one of our own may follow."""
+
+    @property
     def deltas(self) -> int:
         """Events that brought generated content, counted once per choice."""
 
@@ -97,6 +101,12 @@ class EventReader:
     def saw_output(self) -> bool:
         """See `StreamReader`."""
         return self.deltas > 0
+
+    @property
+    def is_between_events(self) -> bool:
+        """See `StreamReader`."""
+        splitter = self._splitter
+        return not splitter.is_broken and (self._holds_back or splitter.is_between_events)
 
     def is_content_only(self, chunk: bytes) -> bool:
         """Whether whole events can only hold generated content: no usage, end, error or identity. A dialect knows.

@@ -13,7 +13,7 @@ from tests.wire.translate.clients import read_stream, read_whole
 from tests.wire.translate.upstreams import EXPECTED, Said, answer, stream
 
 from outlay.wire.intent import Operation
-from outlay.wire.translate import open_translation, translate_answer
+from outlay.wire.translate import VendorError, open_translation, translate_answer
 from outlay.wire.translate.table import CHAT, GENERATE, MESSAGES, PAIRS, RESPONSES
 
 CASES = [
@@ -69,7 +69,7 @@ def test_refusal_of_a_chat_model(client: Operation, is_streamed: bool) -> None:
 
 @pytest.mark.parametrize(("client", "upstream"), PAIRS)
 def test_a_stream_that_breaks_off_does_not_look_whole(client: Operation, upstream: Operation) -> None:
-    """Cut anywhere before the end mark, the client gets a prefix of the whole stream, without its end."""
+    """Cut anywhere before the end mark, the client gets a prefix of the whole stream, without its end, and an error."""
     sent = stream(upstream, EXPECTED["tools"])
     whole = streamed(client, upstream, sent)
     ends = {
@@ -86,9 +86,13 @@ def test_a_stream_that_breaks_off_does_not_look_whole(client: Operation, upstrea
     }
     limit = sent.rindex(end_mark[upstream])
     for cut in range(0, limit, 37):
-        out = streamed(client, upstream, sent[:cut])
-        assert whole.startswith(out)
-        assert ends[client] not in out
+        translation = open_translation(client, upstream, model="asked", include_usage=True)
+        fed = translation.feed(sent[:cut])
+        last = translation.end()
+        assert whole.startswith(fed)
+        assert ends[client] not in fed + last
+        assert b"ended before its answer did" in last
+        assert translation.end() == translation.fail(502, VendorError("again")) == b""
 
 
 @pytest.mark.parametrize("upstream", [RESPONSES, MESSAGES, GENERATE])

@@ -159,6 +159,7 @@ class Admission:
             self._give_up(stopped)
             return
         sent = self.intent
+        self._passage = None  # a target before this one may have been given up after its translation
         if entry.translates:
             passage = self._passage_at(entry)
             if isinstance(passage, Refusal):

@@ -114,7 +114,8 @@ class Answered(Protocol):
     def begin_stream(self, status: int, head: bytes) -> None: ...
     def write_part(self, data: bytes) -> None: ...
     def end_stream(self, data: bytes = b"") -> None: ...
-    def abort(self) -> None: ...
+    def break_off(self, event: bytes) -> None:
+        """The begun answer ends within an event and must not be taken for whole; `event` says why, if it can."""
 
 
 class Host(Protocol):
@@ -462,6 +463,14 @@ class ClientConnection(asyncio.Protocol):
         last = self._framed(data)
         self._write_begun(last + b"0\r\n\r\n" if self._is_chunked_answer else last)
         self.end_turn()
+
+    def break_off(self, event: bytes) -> None:
+        """See `Answered`. Nothing can follow half an event: the transfer stays incomplete, as HTTP sees it."""
+        if self._is_chunked_answer:
+            self._write_begun(b"")
+            self.close()
+        else:
+            self.abort()
 
     def _framed(self, data: bytes) -> bytes:
         # an empty chunk would end the answer

@@ -221,6 +221,7 @@ class OpaqueStream:
     response_id: str | None = None
     finish_reason: str | None = None
     saw_output = False
+    is_between_events = False
     deltas = 0
 
     def __init__(self) -> None:

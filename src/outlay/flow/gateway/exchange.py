@@ -408,8 +408,10 @@ class Exchange(Growing):
             self._finish()
             return
         if self._has_head:
-            told = told or Refusal(502, "upstream_failed", f"The provider's answer broke off: {reason}.")
-            self._end_begun(told)
+            if told is None:
+                self._break_off(reason)
+            else:
+                self._end_begun(told)
             self._finish()
             return
         if told is not None:
@@ -427,18 +429,29 @@ class Exchange(Growing):
 
     def _end_begun(self, told: Refusal) -> None:
         """End a stream that has begun so that no client takes it for whole."""
-        client = self._client
+        client, passage, reader = self._client, self._passage, self._reader
         if client is None:
             return
-        if isinstance(self._reader, OpaqueStream):
-            client.abort()
+        if passage is not None:
+            client.end_stream(passage.fail(told.status, told.code, told.message))
             return
         operation = self.intent.operation
-        client.end_stream(
-            stream_error_event(
-                self.dialect, told.code, told.message, told.fields, status=told.status, operation=operation
-            )
+        event = stream_error_event(
+            self.dialect, told.code, told.message, told.fields, status=told.status, operation=operation
         )
+        if reader is not None and reader.is_between_events:
+            client.end_stream(event)
+        else:
+            client.break_off(event)
+
+    def _break_off(self, reason: str) -> None:
+        """The provider's side of a begun stream broke off; if the answer had ended before, nothing is wrong with it."""
+        client, passage, reader = self._client, self._passage, self._reader
+        is_told = reader is not None and (reader.is_done or reader.error_seen) and reader.is_between_events
+        if client is not None and is_told:
+            client.end_stream(b"" if passage is None else passage.end())
+        else:
+            self._end_begun(Refusal(502, "upstream_failed", f"The provider's answer broke off: {reason}."))
 
     def _end(self, settlement: Settlement) -> None:
         """End the hold, with the route and price as served."""

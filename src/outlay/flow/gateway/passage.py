@@ -12,6 +12,7 @@ from outlay.wire.intent import CallIntent, Operation, Rejection
 from outlay.wire.refusal import error_body
 from outlay.wire.translate import (
     StreamTranslation,
+    VendorError,
     open_translation,
     translate_answer,
     translate_error,
@@ -47,6 +48,17 @@ class Passage:
 
     def feed(self, data: bytes) -> bytes:
         """Events of the client's dialect for bytes of the provider's stream."""
+        return self._opened().feed(data) if data else b""
+
+    def end(self) -> bytes:
+        """What is left at the stream's end; an error if the answer is not whole."""
+        return self._opened().end()
+
+    def fail(self, status: int, code: str, message: str) -> bytes:
+        """The error that ends a stream; nothing if the client has been told of an end."""
+        return self._opened().fail(status, VendorError(message, code))
+
+    def _opened(self) -> StreamTranslation:
         if self._stream is None:
             asked = self._asked
             self._stream = open_translation(
@@ -55,11 +67,7 @@ class Passage:
                 model=asked.model,
                 include_usage=asked.wants_stream_usage,
             )
-        return self._stream.feed(data) if data else b""
-
-    def end(self) -> bytes:
-        """What is left at the stream's end."""
-        return b"" if self._stream is None else self._stream.end()
+        return self._stream
 
     def answer(self, status: int, body: bytes, request_id: str) -> tuple[int, bytes]:
         """Status and body of a whole answer in the client's dialect."""

@@ -56,6 +56,8 @@ _NOT_SENT: Final = frozenset(
     {"type", "background", "stream", "stream_options", "event_id", "stream_id", "generate"}
 )
 _ENDS: Final = (b"response.completed", b"response.incomplete")
+_LAST: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
+"""Events after which a client waits for nothing more."""
 _NO_USAGE: Final = {
     "input_tokens": 0,
     "input_tokens_details": {"cached_tokens": 0},
@@ -138,10 +140,6 @@ class ResponsesSession:
         self._idle_since = self._gateway.tick
         if self._queue and self._socket.is_open:
             self._gateway.loop.call_soon(self._begin_next)
-
-    def abort(self) -> None:
-        """A response broke in a way that no event can tell."""
-        self._socket.abort()
 
     def _begin_next(self) -> None:
         if self._queue and self._turn is None and self._socket.is_open:
@@ -275,6 +273,7 @@ class Turn:
         self._items, self._base = body.items, body.base
         self._lane = lane
         self._splitter = EventSplitter()
+        self._is_told = False
         self.answering: Answering | None = None
 
     @property
@@ -310,21 +309,33 @@ class Turn:
         for event in self._splitter.push(data):
             text = event_data(event)
             if text and text != b"[DONE]":
-                if self._items is not None and any(end in text for end in _ENDS):
-                    self._remember(text)
-                self._send(text)
+                self._pass_on(text)
+
+    def _pass_on(self, text: bytes) -> None:
+        if self._items is not None and any(end in text for end in _ENDS):
+            self._remember(text)
+        if b'"response"' in text or b'"error"' in text:
+            self._is_told = self._is_told or _type_of(text) in _LAST
+        self._send(text)
 
     def _send(self, event: bytes) -> None:
         self._session.send(event[:-1] + self._lane if self._lane else event)
 
     def end_stream(self, data: bytes = b"") -> None:
-        """The response is over."""
+        """The response is over. A socket stays open, so a stream that only stops would leave its client waiting."""
         self.write_part(data)
+        rest = event_data(self._splitter.flush())
+        if rest and _type_of(rest):
+            self._pass_on(rest)  # a server that omits the last blank line still means its event
+        if not self._is_told:
+            text = "The provider's stream ended before its answer did."
+            self._send(socket_error(502, "upstream_failed", text, {}))
         self._session.turn_ended()
 
-    def abort(self) -> None:
-        """See `client.Answered`."""
-        self._session.abort()
+    def break_off(self, event: bytes) -> None:
+        """See `client.Answered`: half an event has not left."""
+        self._splitter = EventSplitter()
+        self.end_stream(event)
 
     def _remember(self, text: bytes) -> None:
         try:
@@ -336,6 +347,14 @@ class Turn:
             memory.response_id = event.response.id
             memory.items = self._items + event.response.output
             memory.is_prepared, memory.base = False, self._base
+
+
+def _type_of(event: bytes) -> str:
+    """The type of an event; empty if it cannot be read."""
+    try:
+        return _decode_event(event).type
+    except (ValueError, RecursionError):
+        return ""
 
 
 def _items_of(value: msgspec.Raw | None) -> list[msgspec.Raw] | None:

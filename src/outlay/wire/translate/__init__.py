@@ -11,13 +11,14 @@ are derived from the upstream's own.
 """
 
 from outlay.wire.translate.answer import translate_answer
-from outlay.wire.translate.errors import translate_error
+from outlay.wire.translate.errors import VendorError, translate_error
 from outlay.wire.translate.request import Translated, translate_request
 from outlay.wire.translate.stream import StreamTranslation, open_translation
 
 __all__ = [
     "StreamTranslation",
     "Translated",
+    "VendorError",
     "open_translation",
     "translate_answer",
     "translate_error",

@@ -13,6 +13,7 @@ from outlay.wire.translate.gemini_events import GenerateDecoder, GenerateEncoder
 from outlay.wire.translate.messages_events import MessagesDecoder, MessagesEncoder
 from outlay.wire.translate.responses_events import ResponsesDecoder, ResponsesEncoder
 
+_EARLY: Final = VendorError("the provider's stream ended before its answer did")
 DECODERS: Final[Mapping[Operation, Callable[[], Decoder]]] = MappingProxyType(
     {
         Operation.CHAT: ChatDecoder,
@@ -42,7 +43,8 @@ class StreamTranslation:
     """One stream. Never raises, whatever the upstream sends.
 
     The bytes that go out, joined, do not depend on how the bytes that come in are split. After the end of the answer
-    or an error nothing more goes out. A stream that breaks off ends without an end mark.
+    or an error nothing more goes out. A stream that ends before its answer does ends with an error: many clients take
+    a stream that only stops for whole.
     """
 
     __slots__ = ("_decoder", "_encoder", "_is_over", "_splitter")
@@ -74,7 +76,7 @@ class StreamTranslation:
         return b"".join(written)
 
     def end(self) -> bytes:
-        """The upstream closed: what was held back."""
+        """The upstream closed: what was held back, and an error if the answer is not whole."""
         if self._is_over:
             return b""
         written: list[bytes] = []
@@ -84,9 +86,17 @@ class StreamTranslation:
             try:
                 self._decoder.read(data)
             except (ValueError, RecursionError):
-                return b""
+                return self.fail(502, _EARLY)
         self._decoder.close()
-        self._write(self._decoder.take(), written)
+        if not self._write(self._decoder.take(), written):
+            written.append(self.fail(502, _EARLY))
+        return b"".join(written)
+
+    def fail(self, status: int, error: VendorError) -> bytes:
+        """End the stream with an error; nothing if it is over."""
+        written: list[bytes] = []
+        if not self._is_over:
+            self._write([Failed(status, error)], written)
         return b"".join(written)
 
     def _write(self, events: list[Event], written: list[bytes]) -> bool:

@@ -422,8 +422,8 @@ inside a stream).
 - What no translated request can ask for (uses of hosted tools, citations, generated media) is left out of an answer.
 - **Ids** are derived from the provider's answer id, so the same answer always has the same ids. Where the provider
   gives no time, `created` is 0.
-- A stream that breaks off stays without its end mark. Events that cannot be read, and tool calls whose parts come
-  mixed, end the stream with the client's error event.
+- A stream that breaks off or ends before its answer does, events that cannot be read, and tool calls whose parts come
+  mixed end the stream with the client's error event: many clients take a stream that only stops for whole.
 - Arguments that are no JSON object reach Messages and Gemini clients as `{"invalid_arguments": "<text>"}`.
 """
 _HINTS: Final = """
