@@ -5,6 +5,7 @@ because no gateway runs. `control.ControlClient` has the same methods over a loc
 against the whole configuration before it is stored, so a bad object never reaches the request path.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -23,9 +24,10 @@ from outlay.flow.gateway.stops import carry_out
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.port import Store
+from outlay.flow.orders import Order
 from outlay.flow.scope import Identity
 from outlay.kernel.clock import SystemClock
-from outlay.kernel.errors import ConfigError, NotFound, OutlayError
+from outlay.kernel.errors import ConfigError, NotFound, OutlayError, StoreError
 from outlay.kernel.ids import parse_id
 from outlay.lookup.feed import Feed
 
@@ -273,14 +275,26 @@ class Operations(Approvals):
         could not be written: it ends with this process then.
         """
         order = checked_order(kind, scope, reason, actor, self._clock.now())
-        self._orders[order.name] = order
-        orders = tuple(self._orders.values())
-        answer: dict[str, Any] = {"name": order.name}
-        if self.gateway is not None:
-            answer.update(msgspec.to_builtins(carry_out(self.gateway, order, orders, asked_at)))
-        self.snapshot = self.snapshot.with_orders(orders)
+        answer = {"name": order.name, **self._put_order_in_force(order, asked_at)}
         self._store.put_object(ORDER, order.name, msgspec.json.encode(order).decode(), order.at, actor)
         return answer
+
+    def take_order(self, order: Order, asked_at: int) -> None:
+        """An order that a rule gave on the request path: in force at once, and kept if the store takes it."""
+        self._put_order_in_force(order, asked_at)
+        with contextlib.suppress(StoreError):
+            self._store.put_object(
+                ORDER, order.name, msgspec.json.encode(order).decode(), order.at, order.actor
+            )
+
+    def _put_order_in_force(self, order: Order, asked_at: int) -> dict[str, Any]:
+        self._orders[order.name] = order
+        orders = tuple(self._orders.values())
+        self.snapshot = self.snapshot.with_orders(orders)
+        if self.gateway is None:
+            return {}
+        found: dict[str, Any] = msgspec.to_builtins(carry_out(self.gateway, order, orders, asked_at))
+        return found
 
     def lift(self, name: str, actor: str) -> dict[str, Any]:
         """Take an order away: calls of its scope pass again. Raises NotFound, StoreError."""
@@ -288,10 +302,11 @@ class Operations(Approvals):
             raise NotFound(f"there is no order {name!r}; `outlay kill list` names them")
         # written first: a stop may only end when it is certain to stay ended
         self._store.put_object(ORDER, name, "", self._clock.now(), actor)
-        del self._orders[name]
+        order = self._orders.pop(name)
         self.snapshot = self.snapshot.with_orders(tuple(self._orders.values()))
         if self.gateway is not None:
-            self.gateway.swap(self.snapshot)
+            self.gateway.take_orders(self.snapshot.orders)
+            self.gateway.watching.lifted(order)
         return {"name": name}
 
     def orders(self) -> list[dict[str, Any]]:

@@ -70,6 +70,7 @@ async def _serve(config_path: Path) -> int:
     operations.gateway = gateway
     operations.on_change = gateway.swap
     gateway.approving = operations
+    gateway.order_taker = operations.take_order
     control = await serve_control(operations, socket_path(ledger))
     port = await gateway.listen(config.gateway.host, config.gateway.port)
     gc.collect()

@@ -13,6 +13,7 @@ import msgspec
 
 from outlay.flow.authorize import Clamp
 from outlay.flow.budgets import AccessRule, BudgetSpec, Origin
+from outlay.flow.runaway import RunawayAction
 from outlay.flow.scope import Identity, match_scope
 from outlay.flow.windows import Window, WindowKind
 
@@ -75,6 +76,8 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True):
     nanos_per_hour: int | None = None
     ladder: tuple[Rung, ...] = ()
     hours: Hours | None = None
+    runaway: RunawayAction | None = None
+    """In the place of `gateway.runaway`."""
     clamp: Clamp | None = None
     """In the place of `gateway.clamp`."""
     origin: Origin = Origin.STORE

@@ -51,6 +51,7 @@ def check_policy(policy: PolicyEntry, path: str, report: Report) -> None:
         *(getattr(policy, name) for name in (*_COUNTS, *_AMOUNTS)),
         policy.hours,
         policy.clamp,
+        policy.runaway,
     )
     lists = (policy.allow_models, policy.deny_models, policy.providers, policy.ladder)
     if all(value is None for value in said) and not any(lists):
@@ -76,6 +77,7 @@ def policy_of(entry: PolicyEntry, origin: Origin, place: str) -> PolicySpec:
         nanos_per_hour=_nanos(entry.usd_per_hour),
         ladder=tuple(Rung(rung.at_percent, rung.budget, rung.use, rung.models) for rung in entry.ladder),
         hours=None if entry.hours is None else _hours(entry.hours),
+        runaway=entry.runaway,
         clamp=entry.clamp,
         origin=origin,
         place=place,

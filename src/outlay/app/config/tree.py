@@ -12,6 +12,7 @@ import msgspec
 from outlay.flow.authorize import Clamp
 from outlay.flow.gateway.snapshot import ClientAuth, OnClientGone, Progressive, Settings, Strategy
 from outlay.flow.outcome import Billing
+from outlay.flow.runaway import RunawayAction
 from outlay.wire.intent import Dialect, Operation
 
 NO_LIMIT = "none"
@@ -258,6 +259,8 @@ class PolicyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     usd_per_hour: Amount | None = None
     ladder: tuple[RungEntry, ...] = ()
     hours: HoursEntry | None = None
+    runaway: RunawayAction | None = None
+    """In the place of `gateway.runaway`: `off`, `warn`, `pause` or `cut`."""
     clamp: Clamp | None = None
     """In the place of `gateway.clamp`."""
 

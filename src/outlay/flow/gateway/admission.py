@@ -86,6 +86,8 @@ class Admission:
     _paced: tuple[RateLimits, ...] = ()
     """Counters in which this attempt counts until it has ended."""
     _paced_tokens = 0
+    runaway = ""
+    """Why its run looks like a runaway."""
     downgraded_from = ""
     """Model that the client asked for, where a ladder chose another."""
     _waiter: Waiter | None = None
@@ -112,6 +114,11 @@ class Admission:
         self.began_at = gateway.clock.now()
         self.id = gateway.ids.make(self.began_at)
         self._parts: list[bytes] = []
+
+    @property
+    def body(self) -> bytes:
+        """The request's body."""
+        return self._request.body
 
     # -- before anything is held ------------------------------------------------------------------------------
 

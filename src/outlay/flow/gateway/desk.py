@@ -23,10 +23,12 @@ from outlay.flow.gateway.entries import (
 from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.fixed import free_terms
 from outlay.flow.gateway.passthrough import NO_METHODS, find_pass_route, pass_terms
-from outlay.flow.gateway.refusal import FIRM_CODES, Refusal
+from outlay.flow.gateway.refusal import FIRM_CODES, Refusal, stopped_by
 from outlay.flow.gateway.session import open_session
 from outlay.flow.gateway.snapshot import Aim, Aims, Provider
+from outlay.flow.orders import find_order
 from outlay.flow.policy import PolicyMode
+from outlay.flow.runaway import RunawayAction
 from outlay.flow.scope import Identity
 from outlay.flow.shadow import PREFIX
 from outlay.kernel.ids import id_text, parse_id
@@ -118,7 +120,33 @@ class Desk:
             if stepped is None:
                 return
             entries = stepped
+        run = entries.targets[0].chain.identity.run
+        if run and not self._is_well(exchange, memo, intent, entries):
+            return
         exchange.start(memo, match, intent, entries)
+
+    def _is_well(self, exchange: Exchange, memo: Memo, intent: CallIntent, entries: Entries) -> bool:
+        """Whether a run's call may go on: a run that looks like a runaway is marked, or stopped and told so."""
+        gateway, first = self._gateway, entries.targets[0]
+        guard, identity = first.guard, first.chain.identity
+        action = (
+            gateway.snapshot.settings.runaway if guard is None or guard.runaway is None else guard.runaway
+        )
+        if action is RunawayAction.OFF:
+            return True
+        if gateway.is_shadow:
+            action = RunawayAction.WARN
+        finding = gateway.watching.see(identity, intent, exchange.body, action)
+        if finding is None:
+            return True
+        order = find_order(gateway.snapshot.orders, identity)
+        if order is not None:
+            refusal = stopped_by(order, gateway.snapshot.settings)
+            remember_paused(gateway, exchange, memo, refusal, intent.model)
+            exchange.refuse(refusal)
+            return False
+        exchange.runaway = finding.reason
+        return True
 
     def _on_ladder(
         self, exchange: Exchange, memo: Memo, match: Match, intent: CallIntent, entries: Entries

@@ -462,6 +462,9 @@ class Exchange(Growing):
             route_id = gateway.route_id(entry, usage.model)
         if price is not None and price is not self._terms.price:
             price_id = gateway.price_id(price)
+        if self.runaway:
+            text = f"runaway: {self.runaway}"
+            reason = text if reason is None else f"{text}; {reason}"
         if self.downgraded_from:
             text = f"downgraded from {self.downgraded_from}"
             reason = text if reason is None else f"{text}; {reason}"
@@ -482,6 +485,10 @@ class Exchange(Growing):
             ),
         )
         gateway.metrics.settled(entry.label, settlement, hold.nanos)
+        identity = entry.chain.identity
+        if identity.run:
+            is_error = self._status >= 400 or settlement.basis in _UNSURE
+            gateway.watching.ended(identity, settlement.cost_nanos, is_error=is_error)
         if self._paced:
             self._release(0 if usage is None else usage.input_tokens + usage.output_tokens)
         if self._plan is not None:
@@ -557,6 +564,8 @@ class Exchange(Growing):
             self._answer_headers if self._passage is None else self._passage.headers(self._reader is not None)
         )
         head = answer_head(headers, self.id, self._edits())
+        if self.runaway:
+            head += b"x-outlay-runaway: %b\r\n" % header_text(self.runaway)
         if self.downgraded_from:
             head += b"x-outlay-downgrade: %b -> %b\r\n" % (
                 header_text(self.downgraded_from),

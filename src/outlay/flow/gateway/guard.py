@@ -25,6 +25,7 @@ from outlay.flow.policy import (
     policies_for,
 )
 from outlay.flow.rates import RateLimits
+from outlay.flow.runaway import RunawayAction
 from outlay.flow.scope import Identity, scope_text
 from outlay.kernel.money import format_usd
 from outlay.lookup.cost import Quote
@@ -64,7 +65,16 @@ class Step(msgspec.Struct, frozen=True):
 class Guard:
     """The policies that cover one caller at one model."""
 
-    __slots__ = ("_covering", "_hours", "_open_until", "clamp", "has_ladder", "limits", "providers")
+    __slots__ = (
+        "_covering",
+        "_hours",
+        "_open_until",
+        "clamp",
+        "has_ladder",
+        "limits",
+        "providers",
+        "runaway",
+    )
 
     def __init__(self, covering: tuple[Covering, ...], book: LimitBook) -> None:
         self._covering = covering
@@ -72,6 +82,9 @@ class Guard:
         self.limits = tuple((item.policy, book.of(item)) for item in covering if item.policy.has_rates)
         self.has_ladder = any(policy.ladder for policy in policies)
         self.clamp: Clamp | None = next((policy.clamp for policy in policies if policy.clamp), None)
+        self.runaway: RunawayAction | None = next(
+            (policy.runaway for policy in policies if policy.runaway), None
+        )
         self.providers = next((policy.providers for policy in policies if policy.providers), ())
         self._hours = tuple(policy for policy in policies if policy.hours is not None)
         self._open_until = 0

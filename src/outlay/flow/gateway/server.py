@@ -26,7 +26,9 @@ from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.resources import Resources
 from outlay.flow.gateway.session import Session
 from outlay.flow.gateway.snapshot import KeySpec, Mode, Settings, Snapshot
+from outlay.flow.gateway.stops import carry_out
 from outlay.flow.gateway.upstream import Pool
+from outlay.flow.gateway.watching import Watching
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.port import Store
 from outlay.flow.orders import Order
@@ -77,6 +79,9 @@ class Gateway:
         self.sessions: set[Session] = set()
         self.slices = Slices()
         self.limits = LimitBook()
+        self.watching = Watching(self)
+        self.order_taker: Callable[[Order, int], None] | None = None
+        """Keeps orders that a rule gives, so that they outlive this process."""
         self.refused_calls: dict[str, RefusedCall] = {}
         """The newest calls refused for want of money, by request id: what a raise can be asked for."""
         self.approving: Approving | None = None
@@ -153,6 +158,13 @@ class Gateway:
         old, self._entries = self._entries, {}
         # letting go of a hundred thousand callers takes longer than stopping one
         self.loop.call_soon(old.clear)
+
+    def on_order(self, order: Order, asked_at: int) -> None:
+        """A rule orders a stop on somebody's behalf. `asked_at`: UTC ns at which it was called for."""
+        if self.order_taker is not None:
+            self.order_taker(order, asked_at)
+        else:
+            carry_out(self, order, (*self.snapshot.orders, order), asked_at)
 
     async def drain(self) -> None:
         """Stop listening, let open exchanges end within the grace, cut and settle the rest."""

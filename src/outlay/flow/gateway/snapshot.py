@@ -18,6 +18,7 @@ from outlay.flow.orders import Order
 from outlay.flow.outcome import Billing
 from outlay.flow.policy import PolicySpec, budgets_of, rules_of
 from outlay.flow.raises import Raise
+from outlay.flow.runaway import DEFAULT_THRESHOLDS, RunawayAction, Thresholds
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup.book import PriceBook
 from outlay.lookup.price import ModelPrice
@@ -236,6 +237,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The gateway's named limits and policies."""
 
     mode: Mode = Mode.ENFORCE
+    runaway: RunawayAction = RunawayAction.WARN
+    """What follows when a run looks like a runaway; a policy may say otherwise for its scope."""
     default_max_output_tokens: int = 4096
     """Inserted where a request states none; never silently (`x-outlay-output-limit`)."""
     min_output_tokens: int = 16
@@ -314,6 +317,7 @@ class Snapshot:
         "raises",
         "rules",
         "settings",
+        "thresholds",
         "version",
     )
 
@@ -328,6 +332,7 @@ class Snapshot:
         rules: tuple[AccessRule, ...],
         book: PriceBook,
         policies: tuple[PolicySpec, ...] = (),
+        thresholds: Thresholds = DEFAULT_THRESHOLDS,
         orders: tuple[Order, ...] = (),
         raises: tuple[Raise, ...] = (),
         version: int = 0,
@@ -337,6 +342,7 @@ class Snapshot:
         self._models = models
         self.keys = {bytes.fromhex(key.secret_sha256): key for key in keys}
         self.policies = policies
+        self.thresholds = thresholds
         self.budgets = budgets + tuple(budget for policy in policies for budget in budgets_of(policy))
         """Declared ones, then those that policies' spend velocity means."""
         self.rules = (

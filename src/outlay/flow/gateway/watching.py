@@ -1,0 +1,83 @@
+"""Runs under watch: each call's signature before it is held, each charge after; a verdict becomes a mark or an order.
+
+Keeps hashes, for the newest runs only. What a run did before the gateway started counts anew.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from outlay.flow.orders import Order, OrderKind
+from outlay.flow.runaway import Finding, RunawayAction, RunWatch, Signature, Verdict
+from outlay.flow.scope import Identity
+from outlay.wire.intent import CallIntent
+from outlay.wire.tail import read_tail
+
+if TYPE_CHECKING:
+    from outlay.flow.gateway.server import Gateway
+
+MAX_WATCHED: Final = 20_000
+"""Runs under watch: about a kilobyte each."""
+ACTOR: Final = "outlay:runaway"
+
+
+class Watching:
+    """See the module."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+        self._watches: dict[tuple[str, str, str], RunWatch] = {}
+
+    def see(
+        self, identity: Identity, intent: CallIntent, body: bytes, action: RunawayAction
+    ) -> Finding | None:
+        """A call of a run comes: what is to be said about it, None if nothing. Orders a stop if `action` says so."""
+        tail = read_tail(intent.operation, body)
+        if tail is None:
+            return None
+        key = (identity.org, identity.team, identity.run)
+        watch = self._watches.get(key)
+        if watch is None:
+            if len(self._watches) >= MAX_WATCHED:
+                del self._watches[next(iter(self._watches))]
+            watch = self._watches[key] = RunWatch()
+        signature = Signature(
+            tail.action,
+            tail.result,
+            tail.sketch,
+            tail.has_tool_result,
+            tail.is_error,
+            intent.input_tokens_bound,
+        )
+        finding = watch.see(signature, self._gateway.snapshot.thresholds)
+        if finding.verdict is Verdict.OK:
+            return None
+        if finding.verdict is Verdict.STOP and not watch.stopped and action not in _SAYING:
+            watch.stopped = True
+            self._stop(identity, finding, OrderKind.KILL if action is RunawayAction.CUT else OrderKind.PAUSE)
+        return finding
+
+    def ended(self, identity: Identity, cost_nanos: int, *, is_error: bool) -> None:
+        """A call of a run was booked."""
+        watch = self._watches.get((identity.org, identity.team, identity.run))
+        if watch is not None:
+            watch.ended(cost_nanos, is_error=is_error)
+
+    def lifted(self, order: Order) -> None:
+        """Somebody let a run go on: what it did until now counts no more."""
+        if order.actor != ACTOR:
+            return
+        scope = order.scope
+        watch = self._watches.get((scope.get("org", ""), scope.get("team", ""), scope.get("run", "")))
+        if watch is not None:
+            watch.forgive()
+
+    def _stop(self, identity: Identity, finding: Finding, kind: OrderKind) -> None:
+        gateway = self._gateway
+        scope = {"org": identity.org, "team": identity.team, "run": identity.run}
+        now = gateway.clock.now()
+        reason = f"it looks like a runaway: {finding.reason}"
+        order = Order(kind, {name: value for name, value in scope.items() if value}, reason, ACTOR, now)
+        gateway.metrics.refused("runaway_stopped")
+        gateway.on_order(order, now)
+
+
+_SAYING: Final = frozenset({RunawayAction.OFF, RunawayAction.WARN})

@@ -1,0 +1,252 @@
+"""Runaway agents: from the signatures of a run's calls to ok, warn, or stop. Pure, O(1) a call; keeps hashes, no text.
+
+What an agent does next is written in its request: the tool it called last, and what that gave back. A signature is a
+hash of both and a small sketch of the result. A run is runaway when its last calls go round in a circle (of one call,
+of two that alternate, of up to `MAX_PERIOD`), when they only revisit what was seen before, when nothing new came back
+for long, or when call after call fails. Growth of context and of cost make a run worth a warning, not a stop: honest
+work grows, too. Thresholds are data (`Thresholds`): a snapshot that Value may publish anew.
+"""
+
+from collections import deque
+from enum import IntEnum, StrEnum
+from typing import TypeVar
+
+import msgspec
+
+MAX_PERIOD = 16
+"""Longest circle looked for, in calls."""
+SET_BACK = 3
+"""How far one call that is not alike sets a circle back."""
+SKETCH = 32
+"""Hashes in a sketch: the smallest of all shingles' hashes."""
+KEPT = 64
+"""Signatures remembered a run."""
+
+
+class RunawayAction(StrEnum):
+    """What follows a stop verdict."""
+
+    OFF = "off"
+    WARN = "warn"
+    """A header on the answer, a mark in the charge, a counter."""
+    PAUSE = "pause"
+    """The run is paused: 402 `paused` until somebody lets it go on."""
+    CUT = "cut"
+    """The run is killed: 403 `killed`, and what it has in flight is cut."""
+
+
+class Thresholds(msgspec.Struct, frozen=True):
+    """When a run is suspicious and when it is stopped."""
+
+    circles_warn: int = 2
+    """Full circles after which a warning is given."""
+    circles_stop: int = 4
+    least_circle_calls: int = 5
+    """A circle of one call needs so many repeats at least."""
+    revisits_stop: int = 24
+    """Calls in a row that only revisit what the run did before."""
+    stale_results_stop: int = 24
+    """Tool results in a row that were all seen before."""
+    errors_warn: int = 4
+    errors_stop: int = 12
+    """Failed calls, or failed tools, in a row."""
+    growth_warn: int = 20
+    """Context of a call over that of the run's first, times."""
+    acceleration_warn: int = 6
+    """Cost of the last ten calls over that of the ten before, times."""
+    least_calls: int = 6
+    """No verdict before so many calls."""
+
+
+DEFAULT_THRESHOLDS = Thresholds()
+
+
+class Signature(msgspec.Struct, frozen=True, gc=False):
+    """What a call says of its run. Hashes only."""
+
+    action: int
+    """Of the tools called last, by name and arguments; 0: none (a person or a program said something)."""
+    result: int
+    """Of what came after: tools' results, or text."""
+    sketch: tuple[int, ...] = ()
+    """The `SKETCH` smallest hashes of the result's shingles, ascending."""
+    has_tool_result: bool = False
+    is_error: bool = False
+    """A tool reported a failure."""
+    input_tokens: int = 0
+    """Upper bound, of the whole context."""
+
+
+class Verdict(IntEnum):
+    OK = 0
+    WARN = 1
+    STOP = 2
+
+
+class Finding(msgspec.Struct, frozen=True, gc=False):
+    """A verdict and its reason in words."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+OK = Finding(Verdict.OK)
+
+
+class RunWatch:
+    """What is remembered of one run."""
+
+    __slots__ = (
+        "_actions",
+        "_calls",
+        "_costs",
+        "_errors",
+        "_first_tokens",
+        "_lags",
+        "_recent",
+        "_results",
+        "_revisits",
+        "_seen",
+        "_stale",
+        "stopped",
+    )
+
+    def __init__(self) -> None:
+        self._recent: deque[Signature] = deque()
+        self._seen: dict[tuple[int, int], int] = {}
+        """How often each (action, result) is among the recent."""
+        self._actions: dict[int, int] = {}
+        """How often each action is."""
+        self._lags: list[int] | None = None
+        """By period: calls in a row that equal the one a period before; None while there is no circle at all."""
+        self._results: deque[int] = deque(maxlen=KEPT)
+        self._costs: deque[int] = deque(maxlen=20)
+        self._calls = 0
+        self._errors = 0
+        self._revisits = 0
+        self._stale = 0
+        self._first_tokens = 0
+        self.stopped = False
+        """A stop was ordered: not ordered again until somebody lets the run go on."""
+
+    def see(self, signature: Signature, limits: Thresholds) -> Finding:
+        """A call comes; what its run looks like with it."""
+        self._calls += 1
+        self._first_tokens = self._first_tokens or signature.input_tokens
+        is_revisit = (signature.action, signature.result) in self._seen
+        self._revisits = self._revisits + 1 if is_revisit else 0
+        if is_revisit or self._lags is not None or (signature.sketch and signature.action in self._actions):
+            self._compare(signature)
+        if signature.has_tool_result:
+            self._stale = self._stale + 1 if signature.result in self._results else 0
+            self._results.append(signature.result)
+            self._errors = self._errors + 1 if signature.is_error else 0
+        self._remember(signature)
+        return OK if self._calls < limits.least_calls else self._judge(signature, limits)
+
+    def _compare(self, signature: Signature) -> None:
+        recent, lags = self._recent, self._lags or [0] * (MAX_PERIOD + 1)
+        is_any = False
+        for period in range(1, min(MAX_PERIOD, len(recent)) + 1):
+            old, lag = recent[-period], lags[period]
+            if _is_same(signature, old) or _is_alike(signature, old):
+                lags[period] = lag + 1
+                is_any = True
+            elif lag:
+                # one that differs more than the others did does not break a circle, it only sets it back
+                lags[period] = max(0, lag - SET_BACK)
+                is_any = is_any or lags[period] > 0
+        self._lags = lags if is_any else None
+
+    def _remember(self, signature: Signature) -> None:
+        recent = self._recent
+        if len(recent) >= KEPT:
+            gone = recent.popleft()
+            _less(self._seen, (gone.action, gone.result))
+            _less(self._actions, gone.action)
+        recent.append(signature)
+        key = (signature.action, signature.result)
+        self._seen[key] = self._seen.get(key, 0) + 1
+        self._actions[signature.action] = self._actions.get(signature.action, 0) + 1
+
+    def ended(self, cost_nanos: int, *, is_error: bool) -> None:
+        """A call of the run was booked."""
+        self._costs.append(cost_nanos)
+        if is_error:
+            self._errors += 1
+
+    def forgive(self) -> None:
+        """Somebody let the run go on: what it did until now counts no more."""
+        self._lags = None
+        for kept in (self._recent, self._results, self._seen, self._actions):
+            kept.clear()
+        self._errors = self._revisits = self._stale = 0
+        self.stopped = False
+
+    def _judge(self, signature: Signature, limits: Thresholds) -> Finding:
+        period, circles, calls = self._circles()
+        if circles >= limits.circles_stop and calls >= limits.least_circle_calls:
+            what = "the same call" if period == 1 else f"the same {period} calls"
+            return Finding(Verdict.STOP, f"{what} again and again ({circles} times)")
+        if self._revisits >= limits.revisits_stop:
+            return Finding(
+                Verdict.STOP, f"{self._revisits} calls in a row brought nothing that was not there before"
+            )
+        if self._stale >= limits.stale_results_stop:
+            return Finding(Verdict.STOP, f"{self._stale} tool results in a row had all been seen before")
+        if self._errors >= limits.errors_stop:
+            return Finding(Verdict.STOP, f"{self._errors} failures in a row")
+        if circles >= limits.circles_warn and calls >= limits.least_circle_calls - 2:
+            return Finding(Verdict.WARN, f"the last {period} call(s) repeat ({circles} times)")
+        if self._errors >= limits.errors_warn:
+            return Finding(Verdict.WARN, f"{self._errors} failures in a row")
+        first = self._first_tokens
+        if first and signature.input_tokens > limits.growth_warn * max(first, 1_000):
+            return Finding(Verdict.WARN, f"its context has grown {signature.input_tokens // first} times")
+        return self._acceleration(limits)
+
+    def _circles(self) -> tuple[int, int, int]:
+        """(period, full circles, calls) of the circle that goes on for longest."""
+        lags = self._lags
+        if lags is None:
+            return 0, 0, 0
+        best_period, best = 0, 0
+        for period in range(1, MAX_PERIOD + 1):
+            circles = lags[period] // period
+            if circles > best:
+                best_period, best = period, circles
+        return best_period, best, lags[best_period]
+
+    def _acceleration(self, limits: Thresholds) -> Finding:
+        costs = self._costs
+        if len(costs) == costs.maxlen:
+            values = list(costs)
+            before, after = sum(values[:10]), sum(values[10:])
+            if before and after > limits.acceleration_warn * before:
+                return Finding(Verdict.WARN, f"its last ten calls cost {after // before} times those before")
+        return OK
+
+
+Counted = TypeVar("Counted")
+
+
+def _less(counts: dict[Counted, int], key: Counted) -> None:
+    left = counts[key] - 1
+    if left:
+        counts[key] = left
+    else:
+        del counts[key]
+
+
+def _is_same(one: Signature, other: Signature) -> bool:
+    return one.action == other.action and one.result == other.result
+
+
+def _is_alike(one: Signature, other: Signature) -> bool:
+    """Same action, and results whose shingles overlap by nine tenths (Jaccard). A sketch of 32 estimates that within a
+    tenth, so what is asked of the estimate is eight tenths."""
+    if one.action != other.action or not one.sketch or not other.sketch:
+        return False
+    union = sorted({*one.sketch, *other.sketch})[: max(len(one.sketch), len(other.sketch))]
+    shared = set(one.sketch) & set(other.sketch)
+    return 10 * sum(value in shared for value in union) >= 8 * len(union)

@@ -1,0 +1,161 @@
+"""The end of a conversation in each dialect: the same work gives the same hashes, whatever its ids and history."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outlay.wire.intent import Operation
+from outlay.wire.tail import Tail, read_tail, sketch_of
+
+
+def chat(path: str, result: str, call_id: str, before: int = 3) -> dict[str, Any]:
+    history = [{"role": "user", "content": f"turn {number}"} for number in range(before)]
+    call = {
+        "id": call_id,
+        "type": "function",
+        "function": {"name": "read", "arguments": json.dumps({"p": path})},
+    }
+    return {
+        "messages": [
+            *history,
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call_id, "content": result},
+        ]
+    }
+
+
+def messages(path: str, result: str, call_id: str, before: int = 3, **changes: Any) -> dict[str, Any]:
+    history = [{"role": "user", "content": f"turn {number}"} for number in range(before)]
+    answer = {"type": "tool_result", "tool_use_id": call_id, "content": result, **changes}
+    return {
+        "messages": [
+            *history,
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "text", "text": "I read."},
+                    {"type": "tool_use", "id": call_id, "name": "read", "input": {"p": path}},
+                ],
+            },
+            {"role": "user", "content": [answer]},
+        ]
+    }
+
+
+def responses(path: str, result: str, call_id: str, before: int = 3) -> dict[str, Any]:
+    history = [{"role": "user", "content": f"turn {number}"} for number in range(before)]
+    return {
+        "input": [
+            *history,
+            {"type": "reasoning", "id": f"rs_{call_id}", "summary": []},
+            {
+                "type": "function_call",
+                "call_id": call_id,
+                "name": "read",
+                "arguments": json.dumps({"p": path}),
+            },
+            {"type": "function_call_output", "call_id": call_id, "output": result},
+        ]
+    }
+
+
+def gemini(path: str, result: str, call_id: str, before: int = 3) -> dict[str, Any]:
+    history = [{"role": "user", "parts": [{"text": f"turn {number}"}]} for number in range(before)]
+    return {
+        "contents": [
+            *history,
+            {
+                "role": "model",
+                "parts": [{"functionCall": {"id": call_id, "name": "read", "args": {"p": path}}}],
+            },
+            {
+                "role": "user",
+                "parts": [
+                    {"functionResponse": {"id": call_id, "name": "read", "response": {"text": result}}}
+                ],
+            },
+        ]
+    }
+
+
+DIALECTS = {
+    Operation.CHAT: chat,
+    Operation.MESSAGES: messages,
+    Operation.RESPONSES: responses,
+    Operation.GENERATE: gemini,
+}
+
+
+def tail(operation: Operation, *asked: Any, **more: Any) -> Tail:
+    found = read_tail(operation, json.dumps(DIALECTS[operation](*asked, **more)).encode())
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("operation", DIALECTS)
+def test_the_same_call_is_the_same_and_another_is_another(operation: Operation) -> None:
+    one = tail(operation, "a.py", "import os", "call_1")
+    assert one.has_tool_result
+    assert one.action != 0
+    assert one == tail(operation, "a.py", "import os", "call_2", before=9)
+    assert one.action != tail(operation, "b.py", "import os", "call_1").action
+    other = tail(operation, "a.py", "import sys", "call_1")
+    assert (other.action, other.result == one.result) == (one.action, False)
+
+
+@pytest.mark.parametrize("operation", DIALECTS)
+def test_what_a_person_says_is_no_tools_result(operation: Operation) -> None:
+    body: dict[str, Any] = {
+        Operation.CHAT: {"messages": [{"role": "user", "content": "hello"}]},
+        Operation.MESSAGES: {"messages": [{"role": "user", "content": "hello"}]},
+        Operation.RESPONSES: {"input": "hello"},
+        Operation.GENERATE: {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]},
+    }[operation]
+    found = read_tail(operation, json.dumps(body).encode())
+    assert found is not None
+    assert (found.action, found.sketch, found.has_tool_result) == (0, (), False)
+    assert found.result != 0
+
+
+def test_a_tool_that_failed_says_so() -> None:
+    assert tail(Operation.MESSAGES, "a", "no such file", "c", is_error=True).is_error
+    assert not tail(Operation.MESSAGES, "a", "no such file", "c").is_error
+
+
+def test_several_tools_of_one_turn_all_count() -> None:
+    body = chat("a.py", "one", "c1")
+    second = {"id": "c2", "type": "function", "function": {"name": "list", "arguments": "{}"}}
+    body["messages"][-2]["tool_calls"].append(second)
+    body["messages"].append({"role": "tool", "tool_call_id": "c2", "content": "two"})
+    both = read_tail(Operation.CHAT, json.dumps(body).encode())
+    assert both is not None
+    one = tail(Operation.CHAT, "a.py", "one", "c1")
+    assert both.action != one.action
+    assert both.result != one.result
+
+
+@pytest.mark.parametrize("operation", [*DIALECTS, Operation.EMBEDDINGS])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"messages": 3}', b'{"input": [3]}', b'{"contents": {}}', b"\xff"]
+)
+def test_what_cannot_be_read_has_no_tail(operation: Operation, body: bytes) -> None:
+    found = read_tail(operation, body)
+    assert found is None or not found.has_tool_result
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_it(body: bytes) -> None:
+    for operation in DIALECTS:
+        read_tail(operation, body)
+
+
+def test_sketches_of_like_texts_share_most_hashes() -> None:
+    words = [f"word{number}" for number in range(200)]
+    text = " ".join(words).encode()
+    changed = " ".join([*words[:100], "12:31:07", *words[101:]]).encode()
+    other = " ".join(reversed(words)).encode()
+    assert len(set(sketch_of(text)) & set(sketch_of(changed))) >= 28
+    assert len(set(sketch_of(text)) & set(sketch_of(other))) <= 4
