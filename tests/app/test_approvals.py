@@ -196,3 +196,39 @@ def test_a_paused_run_goes_on_when_approved_and_a_runs_own_limit_is_raised(
     assert world.call(**named).status == 200
     assert world.spend_all(**named).body["error"]["budget"] == "outlay.run"
     assert run(world, capsys, "approve", "deny", asked["id"], "--note", "late")[0] == 2
+
+
+@pytest.mark.slow
+def test_runs_are_listed_split_paused_and_resumed(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for team in ("search", "ads"):
+        assert (
+            run(world, capsys, "budget", "raise", "each-team", "--scope", f"team={team}", "--usd", "1")[0]
+            == 0
+        )
+    for _ in range(2):
+        assert world.call(x_outlay_run="parent", x_outlay_run_max_calls="9").status == 200
+    assert world.call(x_outlay_run="child", x_outlay_run_parent="parent").status == 200
+    assert world.call(OTHER, x_outlay_run="parent").status == 200
+    code, found = run(world, capsys, "run", "list")
+    rows = {(item["name"], item["team"]): item for item in found["runs"]}
+    assert code == 0
+    assert rows["parent", "search"]["calls"] == 2
+    assert rows["parent", "search"]["tree_nanos"] == (
+        rows["parent", "search"]["cost_nanos"] + rows["child", "search"]["cost_nanos"]
+    )
+    assert rows["child", "search"]["parent"] == "parent"
+    assert run(world, capsys, "run", "show", "nothing")[0] == 3
+    assert run(world, capsys, "run", "show", "parent")[0] == 1  # of which team?
+    code, shown = run(world, capsys, "run", "show", "parent", "--team", "search", "--calls")
+    parts = shown["parts"]
+    assert code == 0
+    assert parts["sub_agents_nanos"] == rows["child", "search"]["cost_nanos"]
+    assert parts["total_nanos"] == sum(charge["cost_nanos"] for charge in shown["charges"])
+    assert parts["multiplier"]
+    assert run(world, capsys, "run", "pause", "parent", "--team", "search", "--reason", "look first")[0] == 0
+    assert world.call(x_outlay_run="parent").body["error"]["code"] == "paused"
+    assert world.call(OTHER, x_outlay_run="parent").status == 200
+    assert run(world, capsys, "run", "show", "parent", "--team", "search")[1]["reason"] == "look first"
+    assert run(world, capsys, "run", "resume", "parent")[0] == 0
+    assert run(world, capsys, "run", "resume", "parent")[0] == 3
+    assert world.call(x_outlay_run="parent").status == 200

@@ -30,6 +30,28 @@ def add_kill(group: AddsCommands) -> None:
     lift.add_argument("name", metavar="NAME", help="as in `outlay kill list`, such as run=nightly-17")
 
 
+def add_run(group: AddsCommands) -> None:
+    """`outlay run ...`."""
+    listed = group.add(
+        "list", "runs:show_all", "runs, the newest first: cost, calls, limits, what stops them"
+    )
+    listed.add_argument("--since", default="24h", metavar="WHEN", help="default: 24h")
+    listed.add_argument("--limit", type=int, default=50, metavar="N")
+    show = group.add(
+        "show", "runs:show", "where a run's money went: first call, re-sent context, retries, ..."
+    )
+    pause = group.add("pause", "runs:pause", "refuse its new calls (402) until it is resumed or approved")
+    pause.add_argument(
+        "--reason", required=True, metavar="TEXT", help="why; callers read it in their refusals"
+    )
+    resume = group.add("resume", "runs:resume", "let a paused or stopped run go on")
+    for one in (show, pause, resume):
+        one.add_argument("name", metavar="RUN")
+        one.add_argument("--team", metavar="TEAM", help="where several teams have a run of that name")
+    show.add_argument("--since", default="30d", metavar="WHEN", help="default: 30d")
+    show.add_argument("--calls", action="store_true", help="every charge of it, too")
+
+
 def add_approve(group: AddsCommands) -> None:
     """`outlay approve ...`."""
     listed = group.add("list", "approving:show_all", "what is asked for, newest first")

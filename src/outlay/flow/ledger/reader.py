@@ -6,7 +6,7 @@ ns. A dimension that was absent is reported as `unattributed`.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import apsw
 import msgspec
@@ -109,7 +109,7 @@ class LedgerReader:
             raise StoreError(f"{path.name} is not an Outlay ledger")
         self._bodies: dict[tuple[str, int], str] = {}
 
-    def __enter__(self) -> "LedgerReader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
