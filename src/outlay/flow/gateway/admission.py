@@ -22,7 +22,7 @@ from outlay.flow.gateway.progress import Progress
 from outlay.flow.gateway.quoting import make_terms, may_clamp
 from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred, stopped_by
 from outlay.flow.gateway.settlement import Terms, with_quote
-from outlay.flow.gateway.snapshot import Progressive, Snapshot
+from outlay.flow.gateway.snapshot import KeySpec, Progressive, Snapshot
 from outlay.flow.gateway.upstream import UpstreamConnection
 from outlay.flow.ledger.charge import Hold
 from outlay.flow.ledger.directory import Chain
@@ -86,6 +86,8 @@ class Admission:
     _paced: tuple[RateLimits, ...] = ()
     """Counters in which this attempt counts until it has ended."""
     _paced_tokens = 0
+    key: KeySpec | None = None
+    """Whose call it is, once that is known."""
     runaway = ""
     """Why its run looks like a runaway."""
     downgraded_from = ""

@@ -182,6 +182,7 @@ class Desk:
         gateway = self._gateway
         memo = gateway.memo(client, request)
         if memo is not None and memo.key.expires_at > exchange.began_at:
+            exchange.key = memo.key
             return memo
         key = None if memo is None else memo.key
         secret = Caller(request.headers).secret if memo is None else b"-"

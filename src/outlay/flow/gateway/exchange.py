@@ -529,6 +529,7 @@ class Exchange(Growing):
     def refuse(self, refusal: Refusal) -> None:
         """Answer with an error of our own, in the vendor's shape."""
         self._gateway.metrics.refused(refusal.code)
+        self._gateway.tally.refused(refusal, self.key, self.began_at)
         client = self._client
         if client is None:
             return

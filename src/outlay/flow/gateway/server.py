@@ -27,6 +27,7 @@ from outlay.flow.gateway.resources import Resources
 from outlay.flow.gateway.session import Session
 from outlay.flow.gateway.snapshot import KeySpec, Mode, Settings, Snapshot
 from outlay.flow.gateway.stops import carry_out
+from outlay.flow.gateway.tally import Tally
 from outlay.flow.gateway.upstream import Pool
 from outlay.flow.gateway.watching import Watching
 from outlay.flow.ledger.books import Books
@@ -45,6 +46,7 @@ SWEEP_S = 0.1
 """How often time limits are looked at: a tenth of a second is fine enough for limits of seconds."""
 MAX_ENTRIES = 100_000
 """Remembered callers (key x run x agent x ... x model)."""
+TALLY_NS = 1_000_000_000
 MAX_REFUSED = 10_000
 """Refused calls remembered: some minutes of a storm."""
 MAX_CLOCK_STEP_NS = 2_000_000_000
@@ -79,6 +81,7 @@ class Gateway:
         self.sessions: set[Session] = set()
         self.slices = Slices()
         self.limits = LimitBook()
+        self.tally = Tally()
         self.watching = Watching(self)
         self.order_taker: Callable[[Order, int], None] | None = None
         """Keeps orders that a rule gives, so that they outlive this process."""
@@ -100,6 +103,7 @@ class Gateway:
         self._pumping: set[object] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_configured = False
+        self._next_tally = 0
         books.on_free = self._on_free
         if books.host_crashed:
             self.blocked = Refusal(
@@ -188,6 +192,7 @@ class Gateway:
             connection.close()
         for pool in self.pools.values():
             pool.close()
+        self.books.count_refusals(self.tally.take())
         self.books.flush()
         await asyncio.sleep(0.01)
 
@@ -203,6 +208,11 @@ class Gateway:
         for pool in self.pools.values():
             pool.close_idle(now)
         self.jobs.tick(now)
+        if now >= self._next_tally:
+            self._next_tally = now + TALLY_NS
+            refusals = self.tally.take()
+            if refusals:
+                self.books.count_refusals(refusals)
         for session in list(self.sessions):
             session.overdue(now)
         if not self.clock.reanchor(MAX_CLOCK_STEP_NS) and self.blocked is None:

@@ -35,6 +35,7 @@ from outlay.flow.ledger.port import (
     JobRow,
     OwnerRow,
     PostingRow,
+    RefusalRow,
     Store,
     StoreBusy,
 )
@@ -419,6 +420,7 @@ class Books(Openings):
             "limits",
             "accounts",
             "account_limits",
+            "refusals",
             "runs",
             "hold_sets",
             "ended",
@@ -517,6 +519,12 @@ class Books(Openings):
         if not self._later_wanted:
             self._flush_late(SETTLE_DELAY_S)
         return row
+
+    def count_refusals(self, rows: Sequence[RefusalRow]) -> None:
+        """Keep how often callers were refused; written with the next batch."""
+        self._batch.refusals.extend(rows)
+        if not self._later_wanted:
+            self._flush_late(SETTLE_DELAY_S)
 
     def own(self, row: OwnerRow) -> None:
         """Remember whose a provider's object is; written with the next batch."""

@@ -40,6 +40,7 @@ class MemoryStore:
         self.owners: dict[tuple[str, str], OwnerRow] = {}
         self.runs: dict[tuple[str, str, str], RunRow] = {}
         self.account_limits: list[AccountLimitRow] = []
+        self.refusals: dict[tuple[int, str, str, str, str, str], int] = {}
         self.extensions: list[ExtensionRow] = []
         self.fail_next = 0
         self.on_write: Callable[[Batch], None] | None = None
@@ -77,6 +78,9 @@ class MemoryStore:
         for account in batch.accounts:
             self.accounts[account.id] = account
         self.account_limits.extend(batch.account_limits)
+        for refusal in batch.refusals:
+            counted = self.refusals.get(refusal[:6], 0)
+            self.refusals[refusal[:6]] = counted + refusal.times
         for run in batch.runs:
             self.runs[run[:3]] = run
         for hold in batch.holds:

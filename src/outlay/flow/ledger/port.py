@@ -121,6 +121,20 @@ class ExtensionRow(NamedTuple):
     at: int
 
 
+class RefusalRow(NamedTuple):
+    """How often callers of a key were refused so within a minute; `times` is added to what is stored."""
+
+    minute: int
+    """UTC, since 1970."""
+    code: str
+    budget: str
+    """Of the budget or policy that refused; "" where none did."""
+    org: str
+    team: str
+    key: str
+    times: int
+
+
 class AccountRow(NamedTuple):
     """Balance of one budget window. `budget` is the declaration's key (name and digest of scope and window)."""
 
@@ -207,6 +221,7 @@ class Batch:
         "limits",
         "owners",
         "postings",
+        "refusals",
         "runs",
     )
 
@@ -217,6 +232,7 @@ class Batch:
         self.account_limits: list[AccountLimitRow] = []
         self.dirty_runs: list[Run] = []
         """Runs whose rows `runs` gets when the batch is handed over."""
+        self.refusals: list[RefusalRow] = []
         self.runs: list[RunRow] = []
         """Newest state of a run; replaces its row."""
         self.holds: list[HoldRow] = []
@@ -255,6 +271,7 @@ class Batch:
             or self.owners
             or self.dirty_runs
             or self.runs
+            or self.refusals
             or self.account_limits
             or self.extensions
         )

@@ -66,6 +66,10 @@ _SET_RUN = f"INSERT OR REPLACE INTO runs VALUES ({','.join('?' * len(RunRow._fie
 _INSERT_ACCOUNT_LIMIT = f"INSERT INTO account_limits VALUES ({','.join('?' * len(AccountLimitRow._fields))})"
 _INSERT_EXTENSION = f"INSERT INTO extensions VALUES ({','.join('?' * len(ExtensionRow._fields))})"
 _EXTEND_HOLD = "UPDATE holds SET nanos = nanos + ? WHERE id = ?"
+_COUNT_REFUSAL = (
+    "INSERT INTO refusals VALUES (?,?,?,?,?,?,?) ON CONFLICT (minute, code, budget, org, team, key)"
+    " DO UPDATE SET count = count + excluded.count"
+)
 _CHARGE_COLUMNS = ",".join(
     "cost_nanos + adjustment_nanos" if name == "cost_nanos" else name for name in ChargeRow._fields
 )
@@ -165,6 +169,8 @@ class SqliteStore:
                 many(_INSERT_ACCOUNT, batch.accounts)
             if batch.account_limits:
                 many(_INSERT_ACCOUNT_LIMIT, batch.account_limits)
+            if batch.refusals:
+                many(_COUNT_REFUSAL, batch.refusals)
             if batch.runs:
                 many(_SET_RUN, batch.runs)
             if batch.holds:
