@@ -70,7 +70,10 @@ _INSERT_CHARGE: Final = (
     f"INSERT INTO charges ({','.join(ChargeRow._fields)}) VALUES ({','.join('?' * len(ChargeRow._fields))})"
 )
 _POST: Final = "UPDATE accounts SET spent = spent + ?, held = held - ? WHERE id = ?"
-_POST_BUCKET: Final = "INSERT INTO buckets VALUES (?,?,?) ON CONFLICT (account_id, start) DO UPDATE SET spent = spent + excluded.spent"
+_POST_BUCKET: Final = (
+    "INSERT INTO buckets VALUES (?,?,?) ON CONFLICT (account_id, start)"
+    " DO UPDATE SET spent = spent + excluded.spent"
+)
 
 
 class RunLimit(NamedTuple):
@@ -163,9 +166,8 @@ class DirectLedger:
         """
         return self._transact(lambda db: self._end(db, hold, ending, route, price), wait_s)
 
-    def defer(self, hold: Hold, kind: str, provider: str, job_id: str, body: str, wait_s: float = 0) -> None:
+    def defer(self, row: JobRow, wait_s: float = 0) -> None:
         """Keep a hold open, over restarts, until the provider has done its job. Raises StoreBusy, StoreError."""
-        row = JobRow(hold.id, kind, provider, job_id, body, self._clock.now())
         self._transact(lambda db: db.execute("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?)", row), wait_s)
 
     def job(self, provider: str, job_id: str) -> tuple[JobRow, Hold, str] | None:
@@ -386,7 +388,7 @@ class DirectLedger:
         start, _ = bounds(spec.window, now)
         column = "settled_at" if rolling else "placed_at"
         size = bucket_nanos(spec.window) if rolling else 1
-        rows = db.execute(
+        rows: list[Any] = db.execute(
             f"SELECT identity_id, {column} - {column} % {size if rolling else FOREVER},"
             f" sum(cost_nanos + adjustment_nanos) FROM charges WHERE {column} >= ? GROUP BY 1, 2",
             (start,),
@@ -585,7 +587,9 @@ class DirectLedger:
         return self._windows[account_id]
 
     def _expire_dead(self, db: apsw.Connection) -> int:
-        epochs = db.execute("SELECT DISTINCT epoch FROM holds WHERE epoch <> ?", (self._epoch,)).fetchall()
+        epochs: list[Any] = db.execute(
+            "SELECT DISTINCT epoch FROM holds WHERE epoch <> ?", (self._epoch,)
+        ).fetchall()
         gone = [epoch for (epoch,) in epochs if is_dead(self.path, epoch)]
         expired = 0
         for epoch in gone:
