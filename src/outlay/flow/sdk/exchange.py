@@ -89,6 +89,7 @@ class Ticket:
         self.sent_at = meter.clock.monotonic()
         self._first_byte_at: int | None = None
         self._is_over = False
+        meter.settler.opened(placed.hold)
 
     def answered(self, status: int) -> None:
         """The head of the answer is there."""
@@ -98,6 +99,7 @@ class Ticket:
     def keep(self) -> None:
         """The hold stays open, for a job."""
         self._is_over = True
+        self.meter.settler.kept(self.hold)
 
     def end(self, settlement: Settlement) -> int:
         """End the hold; the cost in nanos. Further calls change nothing."""

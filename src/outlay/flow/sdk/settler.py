@@ -45,15 +45,27 @@ class Settler:
     def __init__(self, ledger: DirectLedger) -> None:
         self.ledger = ledger
         self._queue: _Queue = SimpleQueue()
+        self._open: dict[bytes, Settler] = {}
+        """Holds that are open. The thread keeps it, and so this settler, until the last of them has ended: a stream
+        that is collected together with its client still finds somebody to end it."""
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._start_lock = threading.Lock()
         self._closing = weakref.finalize(self, _close, ledger, self._queue)
 
+    def opened(self, hold: Hold) -> None:
+        """A hold was placed."""
+        self._open[hold.id] = self
+
+    def kept(self, hold: Hold) -> None:
+        """A hold stays open for a job; nobody here ends it."""
+        self._open.pop(hold.id, None)
+
     def finish(self, finish: Finish, wait_s: float) -> None:
         """End a hold now if the file's turn comes within `wait_s`, else soon. Never raises for the ledger's sake."""
         try:
             _end(self.ledger, finish, wait_s)
+            self._open.pop(finish.hold.id, None)
         except StoreError:
             self.later(finish)
 
@@ -68,12 +80,12 @@ class Settler:
         with self._start_lock:
             if self._pid != os.getpid():
                 # what is queued is the parent's to end
-                self._queue, self._pid, self._thread = SimpleQueue(), os.getpid(), None
+                self._queue, self._open, self._pid, self._thread = SimpleQueue(), {}, os.getpid(), None
                 self._closing.detach()
                 self._closing = weakref.finalize(self, _close, self.ledger, self._queue)
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=_run, args=(self.ledger, self._queue), name="outlay-settle", daemon=True
+                    target=_run, args=(self.ledger, self._queue, self._open), name="outlay-settle", daemon=True
                 )
                 self._thread.start()
 
@@ -91,15 +103,19 @@ def _end(ledger: DirectLedger, finish: Finish, wait_s: float) -> None:
         ledger.end(finish.hold, finish.ending, finish.route, finish.price, wait_s)
 
 
-def _run(ledger: DirectLedger, queue: _Queue) -> None:
+def _run(ledger: DirectLedger, queue: _Queue, opened: dict[bytes, Settler]) -> None:
     while (item := queue.get()) is not None:
-        _settle(ledger, item)
+        finish = _settle(ledger, item)
+        if finish is not None:
+            # the last one lets the settler go, whose finalizer closes the ledger and ends this thread
+            opened.pop(finish.hold.id, None)
+        del item, finish
 
 
-def _settle(ledger: DirectLedger, item: Finish | Callable[[], Finish | None]) -> None:
+def _settle(ledger: DirectLedger, item: Finish | Callable[[], Finish | None]) -> Finish | None:
     finish = item if isinstance(item, Finish) else item()
     if finish is None:
-        return
+        return None
     for _ in range(TRIES):
         try:
             _end(ledger, finish, WAIT_S)
@@ -108,8 +124,9 @@ def _settle(ledger: DirectLedger, item: Finish | Callable[[], Finish | None]) ->
         except StoreError as error:
             _log.warning("a hold could not be ended yet: %s", error)
         else:
-            return
+            return finish
     _log.error("a hold could not be ended; it stays held until this process is gone")
+    return finish
 
 
 def _drain(ledger: DirectLedger, queue: _Queue) -> None:

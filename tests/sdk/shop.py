@@ -1,0 +1,86 @@
+"""What the SDK's tests share: the mock provider, wrapped clients of all three vendors, and the check that ends a test."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+from google import genai
+
+import outlay
+from outlay.flow.ledger.audit import Audit, audit
+from outlay.flow.ledger.reader import ChargeView, LedgerReader
+from outlay.testing import MockProvider
+from tests import world
+
+SAY = [{"role": "user", "content": "hello"}]
+GPT_CALL_NANOS = 810_000
+"""What the mock bills for `SAY` at gpt-test: 4 tokens in, 80 out."""
+
+
+class Shop:
+    """A mock, a ledger file, and clients of it."""
+
+    def __init__(self, mock: MockProvider, ledger: Path) -> None:
+        self.mock = mock
+        self.ledger = ledger
+
+    def wrap(self, client: Any, provider: str, **more: Any) -> Any:
+        more = {"ledger": self.ledger, "book": world.book(), "budget_usd": 100, "budget": "all", **more}
+        return outlay.wrap(client, provider=provider, **more)
+
+    def openai(self, **more: Any) -> openai.OpenAI:
+        client = openai.OpenAI(base_url=self.mock.url + "/v1", api_key="key", max_retries=2)
+        return self.wrap(client, "openai", **more)
+
+    def async_openai(self, **more: Any) -> openai.AsyncOpenAI:
+        client = openai.AsyncOpenAI(base_url=self.mock.url + "/v1", api_key="key", max_retries=2)
+        return self.wrap(client, "openai", **more)
+
+    def anthropic(self, **more: Any) -> anthropic.Anthropic:
+        return self.wrap(anthropic.Anthropic(base_url=self.mock.url, api_key="key"), "anthropic", **more)
+
+    def async_anthropic(self, **more: Any) -> anthropic.AsyncAnthropic:
+        return self.wrap(anthropic.AsyncAnthropic(base_url=self.mock.url, api_key="key"), "anthropic", **more)
+
+    def google(self, **more: Any) -> genai.Client:
+        options = {"base_url": self.mock.url}
+        return self.wrap(genai.Client(api_key="key", http_options=options), "google", **more)
+
+    def audit(self) -> Audit:
+        return audit(self.ledger)
+
+    def charges(self) -> list[ChargeView]:
+        """All charges, newest first."""
+        with LedgerReader(self.ledger) as reader:
+            return reader.charges(1000)
+
+    def wait_for(self, charges: int, *, holds: int = 0) -> Audit:
+        """Wait until so many charges are booked and so many holds are open."""
+        deadline = time.monotonic() + 20
+        while True:
+            found = self.audit()
+            if (found.charges, found.open_holds) == (charges, holds):
+                return found
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
+
+
+@contextmanager
+def shop(folder: Path, *, is_exact: bool = True, **behaviour: object) -> Iterator[Shop]:
+    """A mock and a ledger; at the end nothing is held, the books are right and (`is_exact`) equal the meter."""
+    with MockProvider(prices=world.meter_prices(), models=world.MODELS, behaviour=behaviour or None) as mock:
+        found = Shop(mock, folder / "sdk.db")
+        yield found
+        mock.wait_for(0)
+        books = found.audit()
+        assert books.findings == ()
+        assert books.open_holds == 0
+        assert books.most_over_limit_nanos <= 0
+        if is_exact:
+            assert books.spend_nanos == mock.meter.total_nanos
+        else:
+            assert books.spend_nanos >= mock.meter.total_nanos
