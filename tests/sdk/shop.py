@@ -1,5 +1,6 @@
 """What the SDK's tests share: the mock provider, wrapped clients of all three vendors, and the check that ends a test."""
 
+import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from outlay.testing import MockProvider
 from tests import world
 
 SAY = [{"role": "user", "content": "hello"}]
-GPT_CALL_NANOS = 810_000
-"""What the mock bills for `SAY` at gpt-test: 4 tokens in, 80 out."""
+GPT_CALL_HELD_NANOS = 1_327_500
+"""What `SAY` with `max_tokens=80` is held at: a token a byte of its body."""
+GPT_CALL_NANOS = 812_500
+"""What the mock bills for `SAY` at gpt-test: 5 tokens in, 80 out."""
 
 
 class Shop:
@@ -27,26 +30,40 @@ class Shop:
     def __init__(self, mock: MockProvider, ledger: Path) -> None:
         self.mock = mock
         self.ledger = ledger
+        self._clients: list[Any] = []
+
+    def close(self) -> None:
+        """Close what the tests' synchronous clients have open."""
+        for client in self._clients:
+            client.close()
+
+    def forget(self) -> None:
+        """Close the clients and let go of them."""
+        self.close()
+        self._clients.clear()
 
     def wrap(self, client: Any, provider: str, **more: Any) -> Any:
         more = {"ledger": self.ledger, "book": world.book(), "budget_usd": 100, "budget": "all", **more}
-        return outlay.wrap(client, provider=provider, **more)
+        made = outlay.wrap(client, provider=provider, **more)
+        if not inspect.iscoroutinefunction(made.close):
+            self._clients.append(made)
+        return made
 
-    def openai(self, **more: Any) -> openai.OpenAI:
+    def gpt(self, **more: Any) -> openai.OpenAI:
         client = openai.OpenAI(base_url=self.mock.url + "/v1", api_key="key", max_retries=2)
         return self.wrap(client, "openai", **more)
 
-    def async_openai(self, **more: Any) -> openai.AsyncOpenAI:
+    def async_gpt(self, **more: Any) -> openai.AsyncOpenAI:
         client = openai.AsyncOpenAI(base_url=self.mock.url + "/v1", api_key="key", max_retries=2)
         return self.wrap(client, "openai", **more)
 
-    def anthropic(self, **more: Any) -> anthropic.Anthropic:
+    def claude(self, **more: Any) -> anthropic.Anthropic:
         return self.wrap(anthropic.Anthropic(base_url=self.mock.url, api_key="key"), "anthropic", **more)
 
-    def async_anthropic(self, **more: Any) -> anthropic.AsyncAnthropic:
+    def async_claude(self, **more: Any) -> anthropic.AsyncAnthropic:
         return self.wrap(anthropic.AsyncAnthropic(base_url=self.mock.url, api_key="key"), "anthropic", **more)
 
-    def google(self, **more: Any) -> genai.Client:
+    def gemini(self, **more: Any) -> genai.Client:
         options = {"base_url": self.mock.url}
         return self.wrap(genai.Client(api_key="key", http_options=options), "google", **more)
 
@@ -74,7 +91,10 @@ def shop(folder: Path, *, is_exact: bool = True, **behaviour: object) -> Iterato
     """A mock and a ledger; at the end nothing is held, the books are right and (`is_exact`) equal the meter."""
     with MockProvider(prices=world.meter_prices(), models=world.MODELS, behaviour=behaviour or None) as mock:
         found = Shop(mock, folder / "sdk.db")
-        yield found
+        try:
+            yield found
+        finally:
+            found.close()
         mock.wait_for(0)
         books = found.audit()
         assert books.findings == ()

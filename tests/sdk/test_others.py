@@ -1,6 +1,8 @@
 """Anthropic's and Google's own SDKs, wrapped."""
 
 import asyncio
+import gc
+import warnings
 from pathlib import Path
 
 import anthropic
@@ -15,7 +17,7 @@ from tests.sdk.shop import SAY, shop
 
 def test_anthropic_messages_streams_and_helpers(tmp_path: Path) -> None:
     with shop(tmp_path) as place:
-        client = place.anthropic()
+        client = place.claude()
         assert isinstance(client, anthropic.Anthropic)
         assert client.messages.create(model="claude-test", max_tokens=100, messages=SAY).content
         assert list(client.messages.create(model="claude-test", max_tokens=100, messages=SAY, stream=True))
@@ -30,7 +32,7 @@ def test_anthropic_messages_streams_and_helpers(tmp_path: Path) -> None:
 
 def test_anthropic_async_and_batches(tmp_path: Path) -> None:
     async def calls(place: object) -> None:
-        async with place.async_anthropic() as client:  # type: ignore[attr-defined]
+        async with place.async_claude() as client:  # type: ignore[attr-defined]
             async with client.messages.stream(model="claude-test", max_tokens=100, messages=SAY) as stream:
                 assert await stream.get_final_text()
             batch = await client.messages.batches.create(
@@ -53,7 +55,7 @@ def test_anthropic_async_and_batches(tmp_path: Path) -> None:
 
 def test_anthropic_refusals(tmp_path: Path) -> None:
     with shop(tmp_path) as place:
-        client = place.anthropic(budget_usd="0.00001", budget="small")
+        client = place.claude(budget_usd="0.00001", budget="small")
         with pytest.raises(outlay.BudgetExceeded) as caught:
             client.messages.create(model="claude-test", max_tokens=100, messages=SAY)
         assert isinstance(caught.value, anthropic.APIStatusError)
@@ -66,8 +68,8 @@ def test_anthropic_refusals(tmp_path: Path) -> None:
 
 
 def test_google_content_streams_and_chats(tmp_path: Path) -> None:
-    with shop(tmp_path) as place:
-        client = place.google()
+    with shop(tmp_path, embed_usage=True) as place:
+        client = place.gemini()
         assert isinstance(client, genai.Client)
         assert client.models.generate_content(model="gemini-test", contents="hello").text
         assert list(client.models.generate_content_stream(model="gemini-test", contents="hello"))
@@ -85,16 +87,23 @@ def test_google_async_in_many_loops(tmp_path: Path) -> None:
         assert [chunk async for chunk in stream]
 
     with shop(tmp_path) as place:
-        client = place.google()
+        client = place.gemini()
         asyncio.run(calls(client))
         asyncio.run(calls(client))
         place.wait_for(4)
+        with warnings.catch_warnings():
+            # the SDK leaves the connections of a loop that is gone to the garbage collector
+            warnings.simplefilter("ignore", ResourceWarning)
+            del client
+            place.forget()
+            gc.collect()
 
 
 def test_google_refusals(tmp_path: Path) -> None:
     with shop(tmp_path) as place:
         retrying = google_types.HttpOptions(
-            base_url=place.mock.url, retry_options=google_types.HttpRetryOptions(attempts=4, initial_delay=0.01)
+            base_url=place.mock.url,
+            retry_options=google_types.HttpRetryOptions(attempts=4, initial_delay=0.01),
         )
         client = place.wrap(
             genai.Client(api_key="key", http_options=retrying), "google", budget_usd="0.00001", budget="small"
@@ -117,5 +126,5 @@ def test_google_refusals_of_async_clients(tmp_path: Path) -> None:
 
     with shop(tmp_path) as place:
         with pytest.raises(outlay.BudgetExceeded):
-            asyncio.run(call(place.google(budget_usd="0.00001", budget="small")))
+            asyncio.run(call(place.gemini(budget_usd="0.00001", budget="small")))
         place.wait_for(0)

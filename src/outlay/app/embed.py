@@ -133,7 +133,7 @@ def wrap(
     who = _identity(org, name, identity)
     opened = DirectLedger(path, clock)
     opened.declare(declared)
-    meter = Meter(Settler(opened), snapshot, who, tuple(declared), clock)
+    meter = Meter(Settler(opened), snapshot, who, tuple(declared), clock, vendor.dialect)
     watch = EmbeddedWatch(meter, refuser)
     if vendor.dialect is Dialect.GOOGLE:
         return wrap_google(client, watch)  # type: ignore[no-any-return]

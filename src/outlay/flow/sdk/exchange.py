@@ -35,7 +35,7 @@ from outlay.flow.ledger.port import JobRow, StoreBusy
 from outlay.flow.outcome import Failure
 from outlay.flow.sdk import jobs
 from outlay.flow.sdk.meter import Found, Meter, Outgoing, Pass, free_body, route_body
-from outlay.flow.sdk.runs import Run, current_run
+from outlay.flow.sdk.runs import current_run
 from outlay.flow.sdk.settler import Finish
 from outlay.flow.sdk.steps import Outcome, Pause, ReadAll, ReadBody, Refused, Send, Step, Streamed, Whole
 from outlay.kernel.errors import AccountingBroken, StoreError
@@ -238,11 +238,10 @@ def exchange(meter: Meter, request: Outgoing, patience_s: float) -> Steps:
     plain = Request()
     plain.method, plain.path = request.method.encode(), request.target.encode("latin-1")
     plain.headers, plain.body = request.headers, body
-    run = current_run()
     agreed = yield from _agree(meter, request, found, plain)
     if isinstance(agreed, Refusal):
         return Refused(agreed)
-    placed = yield from _hold(meter, request, found, agreed, run, patience_s)
+    placed = yield from _hold(meter, request, plain, found, agreed, patience_s)
     if isinstance(placed, Refusal):
         return Refused(placed)
     terms = agreed.terms
@@ -298,10 +297,10 @@ def _agree(
 
 
 def _hold(  # noqa: PLR0917 - one call site, above
-    meter: Meter, request: Outgoing, found: Found, agreed: Agreed, run: Run | None, patience_s: float
+    meter: Meter, request: Outgoing, plain: Request, found: Found, agreed: Agreed, patience_s: float
 ) -> Generator[Step, Any, Placed | Refusal]:
     """Place the hold, waiting a bounded time for the file and for money that other calls hold."""
-    terms, settings = agreed.terms, meter.settings
+    terms, settings, run = agreed.terms, meter.settings, current_run()
     identity = meter.identity(found.provider, terms.model, run)
     if isinstance(identity, Refusal):
         return identity
@@ -310,7 +309,7 @@ def _hold(  # noqa: PLR0917 - one call site, above
         refusal = run.enter(meter)
         if refusal is not None:
             return refusal
-    request_id, attempt = meter.attempt(request)
+    key, request_id, attempt = meter.attempt(request, plain.body)
     order = Order(
         identity,
         meter.budgets,
@@ -331,7 +330,7 @@ def _hold(  # noqa: PLR0917 - one call site, above
         if run is not None and is_counted and not isinstance(result, Placed):
             run.leave()
     if isinstance(result, Placed):
-        meter.attempted(request, result.hold.request_id, attempt)
+        meter.attempted(key, result.hold.request_id, attempt)
     return result
 
 

@@ -3,6 +3,7 @@
 Pure but for the ledger behind it. One `Meter` a wrap; every client made from the wrapped one shares it.
 """
 
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 import msgspec
@@ -19,7 +20,7 @@ from outlay.flow.sdk.runs import Run
 from outlay.flow.sdk.settler import Settler
 from outlay.kernel.clock import Clock
 from outlay.lookup.price import ModelPrice
-from outlay.wire.intent import Operation
+from outlay.wire.intent import Dialect, Operation
 from outlay.wire.routes import BodyKind, Match, Metering, Route, find_route
 
 MAX_REMEMBERED: Final = 1_000
@@ -81,7 +82,10 @@ class Meter:
         identity: Identity,
         budgets: tuple[BudgetSpec, ...],
         clock: Clock,
+        dialect: Dialect,
     ) -> None:
+        """`dialect`: what the wrapped SDK speaks; routes of others that share a path with its own are not its."""
+        self._dialect = dialect
         self.settler = settler
         self.ledger = settler.ledger
         self.snapshot = snapshot
@@ -135,7 +139,7 @@ class Meter:
                 f"Outlay does not know whose prices hold at {request.host}:{request.port}; name it with provider=...",
             )
         match = self._match(request, host.base)
-        if match is None:
+        if match is None or match.route.dialect is not self._dialect:
             found = find_pass_route(self.snapshot, request.method, request.path, host.provider.name)
             if found is None:
                 return _not_metered(request)
@@ -184,23 +188,20 @@ class Meter:
             self._prices[price.price_id] = body
         return body
 
-    def attempt(self, request: Outgoing) -> tuple[bytes | None, int]:
-        """(id of the first attempt, number of this one): an SDK's own retries belong together."""
-        key = request.header(IDEMPOTENCY)
-        if request.header(RETRY_COUNT) in (b"", b"0") or not key:
-            return None, 1
-        first = self._firsts.get(key)
-        if first is None:
-            return None, 1
-        return first[0], first[1] + 1
+    def attempt(self, request: Outgoing, body: bytes) -> tuple[bytes, bytes | None, int]:
+        """(key of a call, id of its first attempt, number of this one): an SDK's own retries belong together.
 
-    def attempted(self, request: Outgoing, request_id: bytes, attempt: int) -> None:
+        A retry says so, and is the same request again, byte for byte.
+        """
+        key = request.header(IDEMPOTENCY) or blake2b(request.target.encode() + body, digest_size=16).digest()
+        first = None if request.header(RETRY_COUNT) in (b"", b"0") else self._firsts.get(key)
+        return (key, None, 1) if first is None else (key, first[0], first[1] + 1)
+
+    def attempted(self, key: bytes, request_id: bytes, attempt: int) -> None:
         """Remember an attempt for the retries that may follow."""
-        key = request.header(IDEMPOTENCY)
-        if key:
-            if len(self._firsts) >= MAX_REMEMBERED:
-                self._firsts.clear()
-            self._firsts[key] = (request_id, attempt)
+        if len(self._firsts) >= MAX_REMEMBERED:
+            self._firsts.clear()
+        self._firsts[key] = (request_id, attempt)
 
 
 def route_body(provider: Provider, model: str, served: str, operation: Operation) -> str:

@@ -85,7 +85,10 @@ class Settler:
                 self._closing = weakref.finalize(self, _close, self.ledger, self._queue)
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=_run, args=(self.ledger, self._queue, self._open), name="outlay-settle", daemon=True
+                    target=_run,
+                    args=(self.ledger, self._queue, self._open),
+                    name="outlay-settle",
+                    daemon=True,
                 )
                 self._thread.start()
 
