@@ -24,6 +24,17 @@ GPT_CALL_NANOS = 812_500
 """What the mock bills for `SAY` at gpt-test: 5 tokens in, 80 out."""
 
 
+FREE = ("free", "count_tokens", "moderation", "models")
+
+
+def billed_rows(ledger: Path) -> int:
+    """Charges and open holds of calls that are not free."""
+    with LedgerReader(ledger) as reader:
+        rows = reader.spend(("operation",), 0, 2**62)
+        ended = sum(row.charges for row in rows if row.group["operation"] not in FREE)
+    return ended + audit(ledger).open_holds
+
+
 class Shop:
     """A mock, a ledger file, and clients of it."""
 

@@ -14,9 +14,10 @@ import openai
 
 import outlay
 from tests import world
-from tests.sdk.shop import SAY
+
 
 CALLS = 10
+SAY = [{"role": "user", "content": "hello"}]
 
 
 def main(ledger: str, url: str, limit: str, mode: str) -> None:
