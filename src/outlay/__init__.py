@@ -7,15 +7,26 @@ loaded when they are first used.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from outlay.app.embed import budget, run, wrap
+    from outlay.app.embed import budget, langchain_callback, litellm_callback, run, wrap
     from outlay.flow.sdk.errors import BudgetExceeded, CallRefused
     from outlay.flow.sdk.runs import Run
 
 __version__ = "0.1.0"
-__all__ = ["BudgetExceeded", "CallRefused", "Run", "budget", "run", "wrap"]
+__all__ = [
+    "BudgetExceeded",
+    "CallRefused",
+    "Run",
+    "budget",
+    "langchain_callback",
+    "litellm_callback",
+    "run",
+    "wrap",
+]
 
 _HOMES = {
     "budget": "outlay.app.embed",
+    "langchain_callback": "outlay.app.embed",
+    "litellm_callback": "outlay.app.embed",
     "run": "outlay.app.embed",
     "wrap": "outlay.app.embed",
     "BudgetExceeded": "outlay.flow.sdk.errors",

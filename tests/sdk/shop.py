@@ -1,4 +1,4 @@
-"""What the SDK's tests share: the mock provider, wrapped clients of all three vendors, and the check that ends a test."""
+"""What the SDK's tests share: the mock provider, wrapped clients of all vendors, and the check that ends a test."""
 
 import inspect
 import time

@@ -19,6 +19,12 @@ ANSWER = (
 )
 
 
+LINE = (
+    b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions",'
+    b'"body":{"model":"gpt-test","messages":[],"max_tokens":5}}'
+)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: "_Server"
@@ -31,7 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(length)
         path = self.path.partition("?")[0]
         self.server.seen.append((self.command, path, bool(self.headers.get("upgrade"))))
-        body = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-test","messages":[],"max_tokens":5}}'
+        body = LINE
         if not path.endswith("/content"):
             body = ANSWER
         self.send_response(200)

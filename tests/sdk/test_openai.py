@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import time
 from pathlib import Path
 
 import httpx
@@ -223,12 +224,16 @@ def test_an_abandoned_stream_is_booked_at_what_it_may_have_cost(tmp_path: Path) 
         assert {one.basis for one in place.charges()} == {"outcome_unknown"}
 
 
+def arrived(place: object) -> None:
+    while not place.mock.calls:  # type: ignore[attr-defined]
+        time.sleep(0.01)
+
+
 def test_a_cancelled_task_and_a_broken_answer_are_booked(tmp_path: Path) -> None:
     async def cancel(place: object) -> None:
         client = place.async_gpt()  # type: ignore[attr-defined]
         call = asyncio.create_task(client.chat.completions.create(model="gpt-test", messages=SAY))
-        while not place.mock.calls:  # type: ignore[attr-defined]
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(arrived, place)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call

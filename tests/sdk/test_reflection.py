@@ -28,7 +28,8 @@ from tests.sdk.sink import Sink, guard
 
 FREE = (Metering.FREE, Metering.LOCAL)
 ANY_MODEL = [
-    Ceiling(provider=name, usd_per_mtok={"input": "1", "output": "1"}) for name in ("openai", "anthropic", "google")
+    Ceiling(provider=name, usd_per_mtok={"input": "1", "output": "1"})
+    for name in ("openai", "anthropic", "google")
 ]
 
 
@@ -37,7 +38,9 @@ def sync_openai(url: str) -> Any:
 
 
 def async_openai(url: str) -> Any:
-    return openai.AsyncOpenAI(base_url=url + "/v1", api_key="key", admin_api_key="key", max_retries=0, timeout=5)
+    return openai.AsyncOpenAI(
+        base_url=url + "/v1", api_key="key", admin_api_key="key", max_retries=0, timeout=5
+    )
 
 
 def sync_anthropic(url: str) -> Any:
@@ -87,7 +90,12 @@ class Tally:
 )
 @pytest.mark.timeout(600)
 def test_no_method_sends_a_request_unmetered(
-    tmp_path: Path, make: Callable[[str], Any], provider: str, dialect: Dialect, least: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    make: Callable[[str], Any],
+    provider: str,
+    dialect: Dialect,
+    least: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(time, "sleep", short_sleep)
     with Sink() as sink, warnings.catch_warnings():
@@ -164,7 +172,12 @@ def test_google_calls_that_a_walk_cannot_make_up(tmp_path: Path, number: int) ->
         warnings.simplefilter("ignore")
         ledger = tmp_path / "sdk.db"
         client = outlay.wrap(
-            google(sink.url), budget_usd=1000, budget="all", ledger=ledger, provider="google", prices=ANY_MODEL
+            google(sink.url),
+            budget_usd=1000,
+            budget="all",
+            ledger=ledger,
+            provider="google",
+            prices=ANY_MODEL,
         )
         error: Exception | None = None
         with guard(sink.port) as escapes:

@@ -60,7 +60,9 @@ def surface(root: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
     yield from _surface(root, type(root).__name__, 0, set())
 
 
-def _surface(owner: Any, name: str, depth: int, seen: set[type[Any]]) -> Iterator[tuple[str, Callable[..., Any]]]:
+def _surface(
+    owner: Any, name: str, depth: int, seen: set[type[Any]]
+) -> Iterator[tuple[str, Callable[..., Any]]]:
     if depth > MAX_DEPTH:
         return
     for attribute in sorted(set(dir(owner)) | set(vars(owner))):
@@ -76,7 +78,9 @@ def _surface(owner: Any, name: str, depth: int, seen: set[type[Any]]) -> Iterato
             kinds = {*seen, type(value)}
             if type(value) not in seen:
                 yield from _surface(value, f"{name}.{attribute}", depth + 1, kinds)
-        elif callable(value) and (inspect.ismethod(value) or inspect.isfunction(value) or hasattr(value, "func")):
+        elif callable(value) and (
+            inspect.ismethod(value) or inspect.isfunction(value) or hasattr(value, "func")
+        ):
             yield f"{name}.{attribute}", value
 
 
@@ -84,7 +88,9 @@ def _is_part(value: Any) -> bool:
     module = type(value).__module__
     if not module.startswith(("openai", "anthropic", "google.genai")) or not hasattr(value, "__dict__"):
         return False
-    return ".types" not in module and not callable(value) and not isinstance(value, (BaseModel, BaseException))
+    return (
+        ".types" not in module and not callable(value) and not isinstance(value, (BaseModel, BaseException))
+    )
 
 
 def arguments(method: Callable[..., Any]) -> list[dict[str, Any]]:
@@ -224,7 +230,9 @@ def _positional(method: Callable[..., Any], given: dict[str, Any]) -> Any:
         parameters = inspect.signature(method).parameters
     except (TypeError, ValueError):
         return method(**given)
-    first = [given[name] for name, one in parameters.items() if one.kind is one.POSITIONAL_ONLY and name in given]
+    first = [
+        given[name] for name, one in parameters.items() if one.kind is one.POSITIONAL_ONLY and name in given
+    ]
     rest = {
         name: value
         for name, value in given.items()

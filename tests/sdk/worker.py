@@ -15,7 +15,6 @@ import openai
 import outlay
 from tests import world
 
-
 CALLS = 10
 SAY = [{"role": "user", "content": "hello"}]
 
@@ -23,7 +22,13 @@ SAY = [{"role": "user", "content": "hello"}]
 def main(ledger: str, url: str, limit: str, mode: str) -> None:
     raw = openai.OpenAI(base_url=url + "/v1", api_key="key", max_retries=0)
     client = outlay.wrap(
-        raw, budget_usd=limit, budget="shared", ledger=Path(ledger), provider="openai", book=world.book(), wait_s=20
+        raw,
+        budget_usd=limit,
+        budget="shared",
+        ledger=Path(ledger),
+        provider="openai",
+        book=world.book(),
+        wait_s=20,
     )
 
     def call(_: int) -> int:

@@ -22,6 +22,7 @@ from outlay.flow.budgets import BudgetSpec
 from outlay.flow.gateway.snapshot import Disclose, Provider, Settings, Snapshot, parse_base_url
 from outlay.flow.ledger.direct import DirectLedger
 from outlay.flow.scope import Identity
+from outlay.flow.sdk.callbacks.tally import Tally
 from outlay.flow.sdk.clients import wrap_client
 from outlay.flow.sdk.google import refuse_google, wrap_google
 from outlay.flow.sdk.meter import Meter
@@ -119,25 +120,60 @@ def wrap(
         remote = RemoteWatch(gateway.rstrip("/"), clock, refuser, vendor.dialect is Dialect.GOOGLE)
         base = gateway.rstrip("/") + vendor.gateway_path
         return _to_gateway(client, vendor, remote, base, key)  # type: ignore[no-any-return]
-    path = Path(ledger) if ledger else default_ledger()
-    name = budget or f"wrap-{uuid4().hex[:12]}"
-    org = str(identity.pop("org", ""))
-    snapshot, org = _snapshot(
-        client, vendor, path, org, _Wanted(config, provider, tuple(prices), book, settings, wait_s)
-    )
-    declared = list(snapshot.budgets)
-    if budget_usd is not None:
-        window = Window(WindowKind.LIFETIME)
-        declared.append(BudgetSpec(name, {"key": name}, _nanos(budget_usd), window))
-    declared += budgets
-    who = _identity(org, name, identity)
-    opened = DirectLedger(path, clock)
-    opened.declare(declared)
-    meter = Meter(Settler(opened), snapshot, who, tuple(declared), clock, vendor.dialect)
+    wanted = _Wanted(config, provider, tuple(prices), book, settings, wait_s)
+    limit = None if budget_usd is None else _nanos(budget_usd)
+    own = _Own(budget or f"wrap-{uuid4().hex[:12]}", limit, tuple(budgets), identity)
+    meter = _meter(clock, Path(ledger) if ledger else default_ledger(), wanted, own, (client, vendor))
     watch = EmbeddedWatch(meter, refuser)
     if vendor.dialect is Dialect.GOOGLE:
         return wrap_google(client, watch)  # type: ignore[no-any-return]
     return wrap_client(client, watch)  # type: ignore[no-any-return]
+
+
+def litellm_callback(
+    *, enforce: bool = False, budget_usd: Usd | None = None, budget: str = "", **more: Any
+) -> Any:
+    """A callback for LiteLLM: `litellm.callbacks = [outlay.litellm_callback(...)]`.
+
+    Observe (the default): books what LiteLLM reports, by its tokens, after the fact; refuses nothing. `enforce`: also
+    holds each *asynchronous* call before it is sent and refuses it by `outlay.BudgetExceeded`; LiteLLM offers its
+    synchronous calls no such place, so those are only observed. For all calls use `wrap` and
+    `litellm.completion(client=...)`. Other arguments as of `wrap`.
+    """
+    from outlay.flow.sdk.callbacks.litellm_logger import make_logger
+
+    return make_logger(_tally(budget_usd, budget, more), enforce=enforce)
+
+
+def langchain_callback(
+    *, enforce: bool = False, budget_usd: Usd | None = None, budget: str = "", **more: Any
+) -> Any:
+    """A callback handler for LangChain: `model.invoke(..., config={"callbacks": [outlay.langchain_callback(...)]})`.
+
+    Observe (the default): books what the model's answer states, after the fact; refuses nothing. `enforce`: holds each
+    call of a model before it is made and refuses it by `outlay.BudgetExceeded`. What LangChain does not report (a
+    model's own retries, calls without this callback) is not seen. Other arguments as of `wrap`.
+    """
+    from outlay.flow.sdk.callbacks.langchain_handler import make_handler
+
+    return make_handler(_tally(budget_usd, budget, more), enforce=enforce)
+
+
+def _tally(budget_usd: Usd | None, budget: str, more: dict[str, Any]) -> Tally:
+    known = ("config", "prices", "book", "settings", "wait_s", "ledger", "budgets")
+    said = {name: more.pop(name) for name in known if name in more}
+    wanted = _Wanted(
+        said.get("config"),
+        "",
+        tuple(said.get("prices", ())),
+        said.get("book"),
+        said.get("settings"),
+        said.get("wait_s"),
+    )
+    limit = None if budget_usd is None else _nanos(budget_usd)
+    own = _Own(budget or f"callback-{uuid4().hex[:12]}", limit, tuple(said.get("budgets", ())), more)
+    path = Path(said["ledger"]) if said.get("ledger") else default_ledger()
+    return Tally(_meter(SystemClock(), path, wanted, own, None))
 
 
 def run(
@@ -191,7 +227,34 @@ class _Wanted(NamedTuple):
     wait_s: int | None
 
 
-def _snapshot(client: Any, vendor: Vendor, ledger: Path, org: str, wanted: _Wanted) -> tuple[Snapshot, str]:
+class _Own(NamedTuple):
+    name: str
+    limit_nanos: int | None
+    budgets: tuple[BudgetSpec, ...]
+    identity: dict[str, Any]
+
+
+def _meter(
+    clock: SystemClock, path: Path, wanted: _Wanted, own: _Own, client: tuple[Any, Vendor] | None
+) -> Meter:
+    """The meter of a wrap, or (`client` None) of a framework's callback."""
+    identity = dict(own.identity)
+    snapshot, org = _snapshot(client, path, str(identity.pop("org", "")), wanted)
+    declared = list(snapshot.budgets)
+    if own.limit_nanos is not None:
+        window = Window(WindowKind.LIFETIME)
+        declared.append(BudgetSpec(own.name, {"key": own.name}, own.limit_nanos, window))
+    declared += own.budgets
+    who = _identity(org, own.name, identity)
+    opened = DirectLedger(path, clock)
+    opened.declare(declared)
+    dialect = Dialect.OPENAI if client is None else client[1].dialect
+    return Meter(Settler(opened), snapshot, who, tuple(declared), clock, dialect)
+
+
+def _snapshot(
+    client: tuple[Any, Vendor] | None, ledger: Path, org: str, wanted: _Wanted
+) -> tuple[Snapshot, str]:
     settings = wanted.settings or Settings(disclose=Disclose.ALL)
     providers: dict[str, Provider] = {}
     budgets: tuple[BudgetSpec, ...] = ()
@@ -212,8 +275,9 @@ def _snapshot(client: Any, vendor: Vendor, ledger: Path, org: str, wanted: _Want
         hosted = [price for price in wanted.prices if isinstance(price, SelfHosted)]
         ceilings = [price for price in wanted.prices if isinstance(price, Ceiling)]
         book = PriceBook.build(book.feed, (*book.overrides, *overrides), hosted, ceilings)
-    own = _own_provider(client, vendor, wanted.provider, providers)
-    providers[own.name] = own
+    if client is not None:
+        own = _own_provider(*client, wanted.provider, providers)
+        providers[own.name] = own
     if wanted.wait_s is not None:
         settings = msgspec.structs.replace(settings, wait_s=wanted.wait_s)
     if settings.clamp not in Clamp:

@@ -24,26 +24,21 @@ from outlay.flow.accounts import Account
 from outlay.flow.authorize import Costing, Denied, authorize, output_bound
 from outlay.flow.budgets import BudgetSpec, budgets_for
 from outlay.flow.ledger.charge import Basis, Ending, Hold, Status, charge_row, stored_hold, told
+from outlay.flow.ledger.declaring import POST_BUCKET, Declaring
 from outlay.flow.ledger.directory import (
-    REMOVED,
     RUN_BUDGET,
     budget_key,
-    decode_identity,
     encode_identity,
     encode_values,
-    limit_row,
 )
 from outlay.flow.ledger.liveness import EpochLock, SharedLock, is_dead
-from outlay.flow.ledger.port import SCHEMA_VERSION, ChargeRow, HoldRow, JobRow, LimitRow, StoreBusy
+from outlay.flow.ledger.numbers import Numbers, one
+from outlay.flow.ledger.port import SCHEMA_VERSION, ChargeRow, HoldRow, JobRow, StoreBusy
 from outlay.flow.ledger.sqlite import APPLICATION_ID, MIN_SQLITE, boot_id
 from outlay.flow.scope import Identity, match_scope
 from outlay.flow.windows import (
-    FOREVER,
-    Window,
     WindowKind,
     bounds,
-    bucket_leaves_at,
-    bucket_nanos,
     bucket_start,
 )
 from outlay.kernel.clock import NANOS_PER_SECOND, Clock
@@ -52,8 +47,6 @@ from outlay.kernel.ids import Id, IdMaker
 
 T = TypeVar("T")
 
-MAX_REMEMBERED: Final = 20_000
-"""Numbers remembered per process; forgetting them costs look-ups."""
 DEAD_CHECK_NS: Final = 1_000_000_000
 """How often at most a refused call looks for holds of processes that died."""
 _PAUSE_S: Final = 0.001
@@ -70,10 +63,6 @@ _INSERT_CHARGE: Final = (
     f"INSERT INTO charges ({','.join(ChargeRow._fields)}) VALUES ({','.join('?' * len(ChargeRow._fields))})"
 )
 _POST: Final = "UPDATE accounts SET spent = spent + ?, held = held - ? WHERE id = ?"
-_POST_BUCKET: Final = (
-    "INSERT INTO buckets VALUES (?,?,?) ON CONFLICT (account_id, start)"
-    " DO UPDATE SET spent = spent + excluded.spent"
-)
 
 
 class RunLimit(NamedTuple):
@@ -120,9 +109,8 @@ class DirectLedger:
         self.path = path.absolute()
         self._clock = clock
         self._full = full
-        self._numbers: dict[tuple[str, str], int] = {}
-        self._account_ids: dict[tuple[str, str, int], int] = {}
-        self._windows: dict[int, Window | None] = {}
+        self._numbers = Numbers()
+        self._declaring = Declaring(self._numbers, self._seq)
         self._declared: dict[str, tuple[int | None, bool]] = {}
         self._inherited: list[object] = []
         self._next_dead_check = 0
@@ -157,6 +145,13 @@ class DirectLedger:
                 return self._transact(lambda db: self._place(db, order), wait_s)
         return found
 
+    def report(self, order: Order, ending: Ending, wait_s: float = 0) -> None:
+        """Book what others have seen spent: no hold, no limit asked, in all accounts at once.
+
+        Raises StoreBusy, StoreError.
+        """
+        self._transact(lambda db: self._report(db, order, ending), wait_s)
+
     def end(
         self, hold: Hold, ending: Ending, route: str | None, price: str | None, wait_s: float = 0
     ) -> bool:
@@ -174,12 +169,12 @@ class DirectLedger:
         """An open job, its hold, and the JSON of the price it was held at. Raises StoreBusy, StoreError."""
 
         def find(db: apsw.Connection) -> tuple[JobRow, Hold, str] | None:
-            row = _one(db, "SELECT * FROM jobs WHERE provider = ? AND job_id = ?", provider, job_id)
-            held = None if row is None else _one(db, "SELECT * FROM holds WHERE id = ?", row[0])
+            row = one(db, "SELECT * FROM jobs WHERE provider = ? AND job_id = ?", provider, job_id)
+            held = None if row is None else one(db, "SELECT * FROM holds WHERE id = ?", row[0])
             if row is None or held is None:
                 return None
             hold = stored_hold(HoldRow(*held), ())
-            return JobRow(*row), hold, self._body(db, "price", hold.price_id)
+            return JobRow(*row), hold, self._numbers.body(db, "price", hold.price_id)
 
         return self._transact(find, _OPEN_WAIT_S)
 
@@ -194,10 +189,10 @@ class DirectLedger:
 
         def read(db: apsw.Connection) -> tuple[int, int, int | None]:
             sql = "SELECT id, spent, held, limit_nanos FROM accounts WHERE budget=? AND scope=? AND window_start=?"
-            row = _one(db, sql, budget_key(budget), encode_values(values), start)
+            row = one(db, sql, budget_key(budget), encode_values(values), start)
             if row is None:
                 return 0, 0, budget.limit_nanos
-            spent = self._rolling_spent(db, budget, row[0], now) if rolling else row[1]
+            spent = self._numbers.rolling_spent(db, budget, row[0], now) if rolling else row[1]
             return spent, row[2], row[3]
 
         return self._transact(read, _OPEN_WAIT_S)
@@ -263,7 +258,7 @@ class DirectLedger:
             schema = importlib.resources.files("outlay.flow.ledger").joinpath("schema.sql")
             db.execute(schema.read_text("utf-8"))
         db.execute(_SEQUENCE)
-        highest = _one(
+        highest = one(
             db,
             "SELECT max(coalesce((SELECT max(seq) FROM holds), 0), coalesce((SELECT max(seq) FROM limits), 0),"
             " coalesce((SELECT max(seq) FROM postings), 0), coalesce((SELECT max(settle_seq) FROM"
@@ -314,8 +309,6 @@ class DirectLedger:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 self._numbers.clear()
-                self._account_ids.clear()
-                self._windows.clear()
                 raise
             return result
         except apsw.Error as error:
@@ -345,7 +338,7 @@ class DirectLedger:
                 time.sleep(_PAUSE_S)
 
     def _seq(self, db: apsw.Connection) -> int:
-        row = _one(db, _TAKE, self._clock.now())
+        row = one(db, _TAKE, self._clock.now())
         if row is None:
             raise AccountingBroken("the ledger has lost its sequence")
         return int(row[0])
@@ -356,62 +349,8 @@ class DirectLedger:
         wanted = [*budgets, RUN_BUDGET]
         if all(self._declared.get(budget_key(spec)) == (spec.limit_nanos, spec.hard) for spec in wanted):
             return
-        self._transact(lambda db: self._write_budgets(db, wanted), 0)
+        self._transact(lambda db: self._declaring.write(db, wanted, self._clock.now()), 0)
         self._declared.update({budget_key(spec): (spec.limit_nanos, spec.hard) for spec in wanted})
-
-    def _write_budgets(self, db: apsw.Connection, budgets: Sequence[BudgetSpec]) -> None:
-        now = self._clock.now()
-        for spec in budgets:
-            key = budget_key(spec)
-            row = _one(db, "SELECT * FROM limits WHERE budget = ? ORDER BY seq DESC LIMIT 1", key)
-            known = None if row is None else LimitRow(*row)
-            if known is not None and (known.limit_nanos, known.hard) == (spec.limit_nanos, int(spec.hard)):
-                continue
-            fresh = limit_row(key, spec, self._seq(db), now)
-            db.execute(f"INSERT INTO limits VALUES ({','.join('?' * len(fresh))})", fresh)
-            if spec.name != RUN_BUDGET.name:
-                db.execute("UPDATE accounts SET limit_nanos = ? WHERE budget = ?", (spec.limit_nanos, key))
-                if known is None or known.hard == REMOVED:
-                    self._forget_spent(db, key)
-                    self._seed(db, spec, now)
-
-    def _forget_spent(self, db: apsw.Connection, key: str) -> None:
-        """A budget that is declared again starts from the charges, not from what its old accounts say."""
-        db.execute(
-            "DELETE FROM buckets WHERE account_id IN (SELECT id FROM accounts WHERE budget = ?)", (key,)
-        )
-        db.execute("UPDATE accounts SET spent = 0 WHERE budget = ?", (key,))
-
-    def _seed(self, db: apsw.Connection, spec: BudgetSpec, now: int) -> None:
-        """Start a new budget from the charges and open holds that it covers."""
-        rolling = spec.window.kind is WindowKind.ROLLING
-        start, _ = bounds(spec.window, now)
-        column = "settled_at" if rolling else "placed_at"
-        size = bucket_nanos(spec.window) if rolling else 1
-        rows: list[Any] = db.execute(
-            f"SELECT identity_id, {column} - {column} % {size if rolling else FOREVER},"
-            f" sum(cost_nanos + adjustment_nanos) FROM charges WHERE {column} >= ? GROUP BY 1, 2",
-            (start,),
-        ).fetchall()
-        for identity_id, at, nanos in rows:
-            account_id = self._seeded(db, spec, identity_id, now)
-            if account_id is not None:
-                db.execute("UPDATE accounts SET spent = spent + ? WHERE id = ?", (nanos, account_id))
-                if rolling:
-                    db.execute(_POST_BUCKET, (account_id, at, nanos))
-        holds = db.execute("SELECT * FROM holds").fetchall()
-        for hold in map(HoldRow._make, holds):
-            account_id = self._seeded(db, spec, hold.identity_id, now)
-            ids = self._body(db, "accounts", hold.accounts_id)
-            if account_id is not None and str(account_id) not in ids.split(","):
-                ids = f"{ids},{account_id}" if ids else str(account_id)
-                number = self._number(db, "accounts", ids)
-                db.execute("UPDATE holds SET accounts_id = ? WHERE id = ?", (number, hold.id))
-                db.execute("UPDATE accounts SET held = held + ? WHERE id = ?", (hold.nanos, account_id))
-
-    def _seeded(self, db: apsw.Connection, spec: BudgetSpec, identity_id: int, now: int) -> int | None:
-        values = match_scope(spec.scope, decode_identity(self._body(db, "identity", identity_id)))
-        return None if values is None else self._account(db, spec, values, spec.limit_nanos, now)[0]
 
     # -- holds ------------------------------------------------------------------------------------------------
 
@@ -424,18 +363,7 @@ class DirectLedger:
         nanos = order.quote.total_nanos
         if decision.is_clamped:
             nanos += output_bound(order.quote, decision.max_output_tokens) - order.quote.output_nanos
-        hold = Hold()
-        hold.id = self._ids.make(now)
-        hold.request_id = order.request_id or hold.id
-        hold.attempt, hold.nanos, hold.placed_at = order.attempt, nanos, now
-        hold.identity_id = self._number(db, "identity", encode_identity(order.identity))
-        hold.route_id = self._number(db, "route", order.route)
-        hold.price_id = self._number(db, "price", order.price)
-        hold.accounts = tuple(accounts)
-        hold.accounts_id = self._number(db, "accounts", ",".join(str(account.id) for account in accounts))
-        hold.seq = self._seq(db)
-        hold.is_ended = False
-        hold.on_durable = told
+        hold = self._hold(db, order, accounts, nanos, now)
         db.execute(
             _INSERT_HOLD,
             HoldRow(
@@ -462,6 +390,31 @@ class DirectLedger:
                 )
         return Placed(hold, decision.max_output_tokens, decision.is_clamped)
 
+    def _report(self, db: apsw.Connection, order: Order, ending: Ending) -> None:
+        now = self._clock.now()
+        hold = self._hold(db, order, self._accounts(db, order, now), 0, now)
+        self._post(db, hold.accounts_id, ending.cost_nanos, 0, now)
+        db.execute(_INSERT_CHARGE, charge_row(hold, ending, now, self._seq(db)))
+
+    def _hold(
+        self, db: apsw.Connection, order: Order, accounts: Sequence[Account], nanos: int, now: int
+    ) -> Hold:
+        hold = Hold()
+        hold.id = self._ids.make(now)
+        hold.request_id = order.request_id or hold.id
+        hold.attempt, hold.nanos, hold.placed_at = order.attempt, nanos, now
+        hold.identity_id = self._numbers.number(db, "identity", encode_identity(order.identity))
+        hold.route_id = self._numbers.number(db, "route", order.route)
+        hold.price_id = self._numbers.number(db, "price", order.price)
+        hold.accounts = tuple(accounts)
+        hold.accounts_id = self._numbers.number(
+            db, "accounts", ",".join(str(account.id) for account in accounts)
+        )
+        hold.seq = self._seq(db)
+        hold.is_ended = False
+        hold.on_durable = told
+        return hold
+
     def _accounts(self, db: apsw.Connection, order: Order, now: int) -> list[Account]:
         """The accounts of a call with their balances as they stand in the file."""
         wanted = [
@@ -474,8 +427,8 @@ class DirectLedger:
                 wanted.append((RUN_BUDGET, values, run.limit_nanos))
         accounts = []
         for spec, values, limit in wanted:
-            account_id, start, end = self._account(db, spec, values, limit, now)
-            row = _one(db, "SELECT spent, held, limit_nanos FROM accounts WHERE id = ?", account_id)
+            account_id, start, end = self._numbers.account(db, spec, values, limit, now)
+            row = one(db, "SELECT spent, held, limit_nanos FROM accounts WHERE id = ?", account_id)
             if row is None:
                 raise AccountingBroken(f"account {account_id} is gone")
             if spec is RUN_BUDGET:
@@ -489,70 +442,23 @@ class DirectLedger:
             account = Account(account_id, spec, values, start, end)
             account.spent, account.held = row[0], row[1]
             if account.buckets is not None:
-                account.spent = self._rolling_spent(db, spec, account_id, now)
+                account.spent = self._numbers.rolling_spent(db, spec, account_id, now)
             accounts.append(account)
         return accounts
-
-    def _rolling_spent(self, db: apsw.Connection, spec: BudgetSpec, account_id: int, now: int) -> int:
-        # a bucket that began at `oldest` leaves now
-        oldest = now - (bucket_leaves_at(spec.window, 0))
-        row = _one(
-            db,
-            "SELECT coalesce(sum(spent), 0) FROM buckets WHERE account_id = ? AND start > ?",
-            account_id,
-            oldest,
-        )
-        return int(row[0]) if row else 0
-
-    def _account(
-        self,
-        db: apsw.Connection,
-        spec: BudgetSpec,
-        values: tuple[tuple[str, str], ...],
-        limit: int | None,
-        now: int,
-    ) -> tuple[int, int, int]:
-        """(id, window's start and end) of an account, made on first use."""
-        rolling = spec.window.kind is WindowKind.ROLLING
-        start, end = (0, FOREVER) if rolling else bounds(spec.window, now)
-        key = (budget_key(spec), encode_values(values), start)
-        found = self._account_ids.get(key)
-        if found is None:
-            row = _one(
-                db, "SELECT id FROM accounts WHERE budget = ? AND scope = ? AND window_start = ?", *key
-            )
-            if row is None:
-                row = _one(
-                    db,
-                    "INSERT INTO accounts SELECT coalesce(max(id), 0) + 1,?,?,?,?,?,?,0,0 FROM accounts RETURNING id",
-                    key[0],
-                    spec.name,
-                    key[1],
-                    start,
-                    end,
-                    limit,
-                )
-            if row is None:
-                raise AccountingBroken("an account could not be made")
-            found = int(row[0])
-            if len(self._account_ids) >= MAX_REMEMBERED:
-                self._account_ids.clear()
-            self._account_ids[key] = found
-        return found, start, end
 
     def _end(
         self, db: apsw.Connection, hold: Hold, ending: Ending, route: str | None, price: str | None
     ) -> bool:
-        row = _one(db, "SELECT accounts_id FROM holds WHERE id = ?", hold.id)
+        row = one(db, "SELECT accounts_id FROM holds WHERE id = ?", hold.id)
         if row is None:
             return False
         now = self._clock.now()
         # budgets made meanwhile have joined it
         hold.accounts_id = row[0]
         if route is not None:
-            ending = msgspec.structs.replace(ending, route_id=self._number(db, "route", route))
+            ending = msgspec.structs.replace(ending, route_id=self._numbers.number(db, "route", route))
         if price is not None:
-            ending = msgspec.structs.replace(ending, price_id=self._number(db, "price", price))
+            ending = msgspec.structs.replace(ending, price_id=self._numbers.number(db, "price", price))
         self._post(db, hold.accounts_id, ending.cost_nanos, hold.nanos, now)
         db.execute("DELETE FROM holds WHERE id = ?", (hold.id,))
         db.execute("DELETE FROM jobs WHERE hold_id = ?", (hold.id,))
@@ -561,30 +467,14 @@ class DirectLedger:
         return True
 
     def _post(self, db: apsw.Connection, accounts_id: int, cost: int, held: int, now: int) -> None:
-        for part in self._body(db, "accounts", accounts_id).split(","):
+        for part in self._numbers.body(db, "accounts", accounts_id).split(","):
             if not part:
                 continue
             account_id = int(part)
             db.execute(_POST, (cost, held, account_id))
-            window = self._window(db, account_id) if cost else None
+            window = self._numbers.window(db, account_id) if cost else None
             if window is not None:
-                db.execute(_POST_BUCKET, (account_id, bucket_start(window, now), cost))
-
-    def _window(self, db: apsw.Connection, account_id: int) -> Window | None:
-        """The window of an account if it rolls."""
-        if account_id not in self._windows:
-            row = _one(
-                db,
-                "SELECT body FROM limits WHERE budget = (SELECT budget FROM accounts WHERE id = ?) LIMIT 1",
-                account_id,
-            )
-            if row is None:
-                raise AccountingBroken(f"account {account_id} is of a budget that was never declared")
-            found = msgspec.json.decode(row[0], type=_Meaning).window
-            if len(self._windows) >= MAX_REMEMBERED:
-                self._windows.clear()
-            self._windows[account_id] = found if found.kind is WindowKind.ROLLING else None
-        return self._windows[account_id]
+                db.execute(POST_BUCKET, (account_id, bucket_start(window, now), cost))
 
     def _expire_dead(self, db: apsw.Connection) -> int:
         epochs: list[Any] = db.execute(
@@ -603,43 +493,7 @@ class DirectLedger:
                 expired += 1
         return expired
 
-    # -- interned values --------------------------------------------------------------------------------------
-
-    def _number(self, db: apsw.Connection, kind: str, body: str) -> int:
-        found = self._numbers.get((kind, body))
-        if found is None:
-            row = _one(db, "SELECT id FROM interned WHERE kind = ? AND body = ?", kind, body)
-            if row is None:
-                row = _one(
-                    db,
-                    "INSERT INTO interned SELECT ?1, coalesce(max(id), 0) + 1, ?2 FROM interned WHERE kind = ?1"
-                    " RETURNING id",
-                    kind,
-                    body,
-                )
-            if row is None:
-                raise AccountingBroken("a value could not be interned")
-            found = int(row[0])
-            if len(self._numbers) >= MAX_REMEMBERED:
-                self._numbers.clear()
-            self._numbers[kind, body] = found
-        return found
-
-    def _body(self, db: apsw.Connection, kind: str, number: int) -> str:
-        row = _one(db, "SELECT body FROM interned WHERE kind = ? AND id = ?", kind, number)
-        if row is None:
-            raise AccountingBroken(f"{kind} {number} is named by a row but not stored")
-        return str(row[0])
-
     def new_id(self) -> Id:
         """A fresh id, for a request that needs one before its hold."""
         with self._lock:
             return self._ids.make()
-
-
-class _Meaning(msgspec.Struct):
-    window: Window
-
-
-def _one(db: apsw.Connection, sql: str, *values: Any) -> tuple[Any, ...] | None:
-    return db.execute(sql, values).fetchone()

@@ -75,7 +75,7 @@ class Host(NamedTuple):
 class Meter:
     """See the module."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made in one place only
         self,
         settler: Settler,
         snapshot: Snapshot,
@@ -162,9 +162,7 @@ class Meter:
 
     def identity(self, provider: Provider, model: str, run: Run | None) -> Identity | Refusal:
         """Whose a call is, if the rules let it ask for the model."""
-        identity = msgspec.structs.replace(
-            self._identity, run=run.id if run else "", model=model, provider=provider.name
-        )
+        identity = self.whose(provider, model, run)
         if model and not model_allowed(self.snapshot.rules, identity, model):
             return Refusal(
                 403,
@@ -173,6 +171,12 @@ class Meter:
                 {"param": "model"},
             )
         return identity
+
+    def whose(self, provider: Provider, model: str, run: Run | None) -> Identity:
+        """Whose a call is."""
+        return msgspec.structs.replace(
+            self._identity, run=run.id if run else "", model=model, provider=provider.name
+        )
 
     def memo(self) -> Memo:
         """This wrap as a caller, for the gateway's job terms."""

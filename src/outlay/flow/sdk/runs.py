@@ -54,6 +54,8 @@ class Run:
         self._calls = 0
         self._began_at: int | None = None
         self._till: Till | None = None
+        self.told_nanos = 0
+        """What a gateway has said last that the run has cost."""
         self._tokens: list[Token[Run | None]] = []
 
     def __enter__(self) -> "Run":

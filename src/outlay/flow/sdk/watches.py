@@ -22,8 +22,6 @@ from outlay.wire.routes import Metering, find_route
 
 REQUEST_ID: Final = b"x-outlay-request-id"
 MAX_REFUSAL_BYTES: Final = 1024 * 1024
-MAX_RUNS: Final = 1_000
-"""Runs whose cost a gateway has told that are remembered."""
 _STANDARD: Final = frozenset({"message", "type", "code", "request_id"})
 
 
@@ -59,11 +57,10 @@ class RemoteWatch:
         self._refuser = refuser
         self._reads_errors = reads_errors
         self._ids = IdMaker(clock)
-        self._costs: dict[str, int] = {}
 
     def run_balance(self, run: Run) -> tuple[int, int]:
         """See `runs.Till`: what the gateway has said last."""
-        return self._costs.get(run.id, 0), 0
+        return run.told_nanos, 0
 
     def exchange(self, request: Outgoing, patience_s: float) -> Generator[Step, Any, Outcome]:
         """See `transport.Watch`."""
@@ -97,9 +94,7 @@ class RemoteWatch:
             nanos = usd_to_nanos(cost.decode("latin-1"))
         except MoneyError:
             return
-        if len(self._costs) >= MAX_RUNS:
-            self._costs.clear()
-        self._costs[run.id] = max(nanos, self._costs.get(run.id, 0))
+        run.told_nanos = max(nanos, run.told_nanos)
 
 
 def refused_response(dialect: Dialect, request: Any, refusal: Refusal, request_id: str) -> Any:
