@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] [--only throughput,latency,streaming,memory,startup,translation] [--json FILE]`."""
+"""`python -m bench [--quick] [--only throughput,latency,streaming,memory,startup,translation,sdk] [--json FILE]`."""
 
 import argparse
 import json
@@ -11,8 +11,8 @@ from bench.measures import Effort, Table
 from bench.natives import Load, Mock, compile_tools, running_mock
 from bench.subjects import Subject, start_subjects
 
-PARTS = ("throughput", "latency", "streaming", "memory", "startup", "translation")
-_ALONE = {"startup", "translation"}
+PARTS = ("throughput", "latency", "streaming", "memory", "startup", "translation", "sdk")
+_ALONE = {"startup", "translation", "sdk"}
 """Parts that need neither mock nor load."""
 _BUSY_SHARE = 0.05
 """Share of the machine used by others above which the figures are called suspect."""
@@ -78,6 +78,10 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
         from bench import translation
 
         return translation.table(effort), {}
+    if part == "sdk":
+        from bench import sdk
+
+        return sdk.table(effort), {}
     workdir = Path(tempfile.mkdtemp(dir=folder))
     load = Load(folder, cores.load)
     with running_mock(folder, cores.load) as mock:

@@ -77,6 +77,14 @@ def test_langchain_enforced(place: Shop) -> None:
     assert len(place.mock.calls) == made
 
 
+def forget(litellm: Any) -> None:
+    """LiteLLM copies its callbacks into lists by event when they are first used."""
+    for name in ("input_callback", "success_callback", "failure_callback", "service_callback"):
+        getattr(litellm, name).clear()
+    for name in ("_async_success_callback", "_async_failure_callback", "_async_input_callback"):
+        getattr(litellm, name, []).clear()
+
+
 def test_litellm(place: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     # its table of prices is in the package; without this it asks the network for a newer one
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -114,6 +122,7 @@ def test_litellm(place: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         books = place.wait_for(2)
         assert books.spend_nanos == 2 * GPT_CALL_NANOS
         assert {one.reason for one in place.charges()} == {"observed by litellm"}
+        forget(litellm)
         limit = f"0.{books.spend_nanos + 8_000_000:09d}"
         litellm.callbacks = [outlay.litellm_callback(**options(place, limit, enforce=True))]
         arrived = len(place.mock.calls)
@@ -123,4 +132,5 @@ def test_litellm(place: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         assert 0 < made < 40
         assert place.wait_for(2 + made).findings == ()
     finally:
+        forget(litellm)
         litellm.callbacks = before

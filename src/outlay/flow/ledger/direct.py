@@ -165,7 +165,7 @@ class DirectLedger:
         """Keep a hold open, over restarts, until the provider has done its job. Raises StoreBusy, StoreError."""
         self._transact(lambda db: db.execute("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?)", row), wait_s)
 
-    def job(self, provider: str, job_id: str) -> tuple[JobRow, Hold, str] | None:
+    def job(self, provider: str, job_id: str, wait_s: float = 0) -> tuple[JobRow, Hold, str] | None:
         """An open job, its hold, and the JSON of the price it was held at. Raises StoreBusy, StoreError."""
 
         def find(db: apsw.Connection) -> tuple[JobRow, Hold, str] | None:
@@ -176,7 +176,7 @@ class DirectLedger:
             hold = stored_hold(HoldRow(*held), ())
             return JobRow(*row), hold, self._numbers.body(db, "price", hold.price_id)
 
-        return self._transact(find, _OPEN_WAIT_S)
+        return self._transact(find, wait_s)
 
     def balance(self, budget: BudgetSpec, identity: Identity) -> tuple[int, int, int | None]:
         """(spent, held, limit) of a budget's account for an identity now, nanos; zeros if it was never used."""

@@ -344,6 +344,7 @@ def changed_buckets(account: Account) -> list[BucketRow]:
 
 
 def limit_row(key: str, budget: BudgetSpec, seq: int, now: int) -> LimitRow:
+    """The journal's row of a declaration."""
     body = msgspec.json.encode({"scope": dict(budget.scope), "window": budget.window}).decode()
     return LimitRow(seq, key, budget.name, budget.limit_nanos, int(budget.hard), now, body)
 

@@ -367,6 +367,7 @@ class _Lock:
 
 
 def boot_id() -> str:
+    """Which boot of the machine this is; "unknown" where the system does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:

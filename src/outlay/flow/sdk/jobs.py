@@ -35,6 +35,7 @@ from outlay.wire.intent import Operation, Rejection
 from outlay.wire.jobs import BatchRequest, parse_batch, parse_fine_tuning
 
 KEEP_TRIES: Final = 500
+"""A second or more of a busy file; then the next look settles."""
 _GONE: Final = (404, 410)
 
 
@@ -69,7 +70,14 @@ def keep(meter: Meter, row: JobRow) -> Generator[Step, Any, None]:
 
 def looked_at(meter: Meter, found: Found, body: bytes) -> Generator[Step, Any, None]:
     """Somebody has looked at an object: if it is a job of ours and done, settle it."""
-    kept = meter.ledger.job(found.provider.name, found.match.resource)
+    kept = None
+    for _ in range(KEEP_TRIES):
+        try:
+            kept = meter.ledger.job(found.provider.name, found.match.resource)
+        except StoreBusy:
+            yield Pause(2)
+        else:
+            break
     if kept is None:
         return
     row, hold, price = kept
