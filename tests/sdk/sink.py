@@ -37,6 +37,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(length)
         path = self.path.partition("?")[0]
         self.server.seen.append((self.command, path, bool(self.headers.get("upgrade"))))
+        to = self.server.redirects.get(path)
+        if to is not None:
+            self.send_response(307)
+            self.send_header("location", to)
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
         body = LINE
         if not path.endswith("/content"):
             body = ANSWER
@@ -56,6 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     seen: list[tuple[str, str, bool]]
+    redirects: dict[str, str]
 
 
 class Sink:
@@ -64,8 +72,13 @@ class Sink:
     def __init__(self) -> None:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.seen = []
+        self._server.redirects = {}
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
+
+    def redirect(self, path: str, to: str) -> None:
+        """Answer a path with a 307 from now on."""
+        self._server.redirects[path] = to
 
     @property
     def requests(self) -> list[tuple[str, str, bool]]:

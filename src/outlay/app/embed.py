@@ -17,7 +17,6 @@ from outlay.app.config import build_snapshot, load_config
 from outlay.app.config.convert import provider_of, with_defaults
 from outlay.app.config.tree import ProviderEntry
 from outlay.app.control import feed_cache
-from outlay.flow.authorize import Clamp
 from outlay.flow.budgets import BudgetSpec
 from outlay.flow.gateway.snapshot import Disclose, Provider, Settings, Snapshot, parse_base_url
 from outlay.flow.ledger.direct import DirectLedger
@@ -280,8 +279,6 @@ def _snapshot(
         providers[own.name] = own
     if wanted.wait_s is not None:
         settings = msgspec.structs.replace(settings, wait_s=wanted.wait_s)
-    if settings.clamp not in Clamp:
-        raise ConfigError(f"unknown clamp {settings.clamp!r}")
     made = Snapshot(
         settings=settings,
         providers=tuple(providers.values()),
