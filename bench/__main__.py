@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] [--only throughput,latency,streaming,memory,startup,translation,kill] [--json FILE]`."""
+"""`python -m bench [--quick] [--only PART,...] [--json FILE]`, PARTS below."""
 
 import argparse
 import json
@@ -11,8 +11,18 @@ from bench.measures import Effort, Table
 from bench.natives import Load, Mock, compile_tools, running_mock
 from bench.subjects import Subject, start_subjects
 
-PARTS = ("throughput", "latency", "streaming", "memory", "startup", "translation", "kill")
-_ALONE = {"startup", "translation", "kill"}
+PARTS = (
+    "throughput",
+    "latency",
+    "streaming",
+    "memory",
+    "startup",
+    "translation",
+    "kill",
+    "runaway",
+    "sdk",
+)
+_ALONE = {"startup", "translation", "kill", "runaway", "sdk"}
 """Parts that need neither mock nor load."""
 _BUSY_SHARE = 0.05
 """Share of the machine used by others above which the figures are called suspect."""
@@ -74,6 +84,10 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
     """One part, on subjects of its own: none inherits the memory or the ledger of the part before."""
     if part == "startup":
         return measures.startup(effort), {}
+    if part == "runaway":
+        from bench import runaway
+
+        return runaway.table(), {}
     if part == "kill":
         from bench import kill
 
@@ -82,6 +96,10 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
         from bench import translation
 
         return translation.table(effort), {}
+    if part == "sdk":
+        from bench import sdk
+
+        return sdk.table(effort), {}
     workdir = Path(tempfile.mkdtemp(dir=folder))
     load = Load(folder, cores.load)
     with running_mock(folder, cores.load) as mock:

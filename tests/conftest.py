@@ -7,6 +7,7 @@ import pytest
 SLOW = (
     "agents",
     "reality",
+    "sdk",
     "testing",
     "property/test_wire_properties.py",
     "app/test_cli_books.py",

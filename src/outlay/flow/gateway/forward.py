@@ -31,13 +31,18 @@ class Edits(msgspec.Struct, frozen=True, gc=False):
     is_clamped: bool
 
 
-class Target(Protocol):
-    """Where a request goes."""
+class Bound(Protocol):
+    """Who is asked for which model."""
 
     @property
     def provider(self) -> Provider: ...
     @property
     def model(self) -> str: ...
+
+
+class Target(Bound, Protocol):
+    """Where a request goes."""
+
     @property
     def path(self) -> bytes: ...
     @property
@@ -88,7 +93,7 @@ def upstream_request(  # noqa: PLR0917 - the hot path: a record of these would c
     sign: Sign | None = None,
 ) -> bytes:
     """The whole request as the provider gets it. `forwarded` are the client's own header lines that go on."""
-    body = _upstream_body(target, intent, body, edits, request)
+    body = upstream_body(target, intent, body, edits, request)
     path = target.stream_path if intent.stream else target.path
     if target.translates or b"?" in request.path:
         path += _query(target, intent, request, path)
@@ -130,7 +135,8 @@ _OWN_QUERY: Final = frozenset((b"key", b"api-version"))
 """Where the operator states Azure's version, the client's does not go on."""
 
 
-def _upstream_body(target: Target, intent: CallIntent, body: bytes, edits: Edits, request: Request) -> bytes:
+def upstream_body(target: Bound, intent: CallIntent, body: bytes, edits: Edits, request: Request) -> bytes:
+    """The body as the provider gets it: the client's own, but for what policy changes."""
     changes: dict[str, object] = {}
     operation = intent.operation
     if target.model != intent.model and operation not in _MODEL_IN_PATH:

@@ -30,6 +30,16 @@ from outlay.wire.jobs import (
 from outlay.wire.routes import EXACT
 
 BATCH_TIER: Final = "batch"
+FILE_PATH: Final = "/files/{id}/content"
+"""Where a batch's lines and results lie, after OpenAI's base URL."""
+RESULTS_PATH: Final = "/v1/messages/batches/{id}/results"
+KINDS: Final = {
+    Operation.BATCH: "batch",
+    Operation.MESSAGE_BATCH: "message_batch",
+    Operation.FINE_TUNING: "fine_tuning",
+    Operation.RESPONSES: "response",
+}
+"""Kinds of jobs, as they are stored."""
 MAX_MODELS: Final = 16
 """Distinct models in one job."""
 

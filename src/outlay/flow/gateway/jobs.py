@@ -17,6 +17,9 @@ from outlay.flow.gateway.fetch import Done as FetchDone
 from outlay.flow.gateway.fetch import Fetch
 from outlay.flow.gateway.fixed import FixedTerms
 from outlay.flow.gateway.job_terms import (
+    FILE_PATH,
+    KINDS,
+    RESULTS_PATH,
     Done,
     JobBody,
     batch_terms,
@@ -53,14 +56,6 @@ PATHS: Final = {
     "fine_tuning": "/fine_tuning/jobs/{id}",
     "response": "/responses/{id}",
 }
-FILE_PATH: Final = "/files/{id}/content"
-RESULTS_PATH: Final = "/v1/messages/batches/{id}/results"
-_KINDS: Final = {
-    Operation.BATCH: "batch",
-    Operation.MESSAGE_BATCH: "message_batch",
-    Operation.FINE_TUNING: "fine_tuning",
-    Operation.RESPONSES: "response",
-}
 
 
 class Submission(FixedTerms):
@@ -71,7 +66,7 @@ class Submission(FixedTerms):
     def __init__(self, keeper: "JobKeeper", terms: Terms, body: JobBody) -> None:
         super().__init__(terms)
         self._keeper = keeper
-        self._kind = _KINDS[terms.intent.operation]
+        self._kind = KINDS[terms.intent.operation]
         self._body = body
 
     def accepted(self, status: int, body: bytes) -> str | None:

@@ -261,7 +261,7 @@ class Directory:
         fresh = []
         for key, budget in wanted.items():
             known = self._limits.get(key)
-            row = _limit_row(key, budget, seq(), now)
+            row = limit_row(key, budget, seq(), now)
             if known is None or known.hard == REMOVED:
                 fresh.append(budget)
             if known is None or (known.limit_nanos, known.hard) != (row.limit_nanos, row.hard):
@@ -417,7 +417,8 @@ def changed_buckets(account: Account) -> list[BucketRow]:
     return [BucketRow(account.id, start, spent) for start, spent in account.buckets or ()]
 
 
-def _limit_row(key: str, budget: BudgetSpec, seq: int, now: int) -> LimitRow:
+def limit_row(key: str, budget: BudgetSpec, seq: int, now: int) -> LimitRow:
+    """The journal's row of a declaration."""
     body = msgspec.json.encode({"scope": dict(budget.scope), "window": budget.window}).decode()
     return LimitRow(seq, key, budget.name, budget.limit_nanos, int(budget.hard), now, body)
 

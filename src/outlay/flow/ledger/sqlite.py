@@ -118,7 +118,7 @@ class SqliteStore:
 
     def load(self, now: int) -> Loaded:
         """See `Store.load`."""
-        boot = _boot_id()
+        boot = boot_id()
         try:
             last = self._one(
                 "SELECT id, stopped_at, boot_id, is_full FROM epochs ORDER BY id DESC LIMIT 1", ()
@@ -393,7 +393,8 @@ class _Lock:
             self._file = -1
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Which boot of the machine this is; "unknown" where the system does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:

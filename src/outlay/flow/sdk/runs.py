@@ -1,0 +1,192 @@
+"""Runs: an agent's work from its first call to its last, with limits of its own, carried by the context.
+
+`with outlay.run(budget_usd=2) as run:` holds for every call of a wrapped client made inside it, also in tasks and in
+threads started with the context. A run inside a run is its child: what it holds is held in each run around it, so it
+draws from their remainder.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar, Token
+from typing import Final, Protocol, TypeVar
+from uuid import uuid4
+
+from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.ledger.direct import RunLimit
+from outlay.kernel.clock import Clock
+from outlay.kernel.errors import OutlayError
+from outlay.kernel.money import format_usd
+
+MAX_DEPTH: Final = 8
+T = TypeVar("T")
+
+
+class Till(Protocol):
+    """Where a run's money is: an embedded ledger, or a gateway."""
+
+    @property
+    def place(self) -> str:
+        """Which one, as text."""
+
+    def run_balance(self, run: "Run") -> tuple[int, int]:
+        """(spent, held) of a run, nanos."""
+
+
+class Run:
+    """See the module. Make one with `outlay.run`; amounts are USD as decimal text, exact."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        name: str = "",
+        limit_nanos: int | None = None,
+        max_calls: int | None = None,
+        max_seconds: int | None = None,
+    ) -> None:
+        self.id = name or f"run-{uuid4().hex[:12]}"
+        self.limit_nanos = limit_nanos
+        self.max_calls = max_calls
+        self.max_seconds = max_seconds
+        self.parent: Run | None = None
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._began_at: int | None = None
+        self._till: Till | None = None
+        self.told_nanos = 0
+        """What a gateway has said last that the run has cost."""
+        self._tokens: list[Token[Run | None]] = []
+
+    def __enter__(self) -> "Run":
+        outer = _current.get()
+        if self in _around(outer):
+            raise OutlayError(f"run {self.id!r} is open already")
+        if len(list(_around(outer))) >= MAX_DEPTH:
+            raise OutlayError(f"runs may be nested {MAX_DEPTH} deep")
+        self.parent = outer
+        if self._began_at is None:
+            self._began_at = self._clock.monotonic()
+        self._tokens.append(_current.set(self))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._tokens.pop())
+
+    async def __aenter__(self) -> "Run":
+        return self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
+
+    def bind(self, function: Callable[..., T]) -> Callable[..., T]:
+        """`function`, to be called inside this run wherever it is called: in a thread, a pool, a callback."""
+
+        def inside(*args: object, **more: object) -> T:
+            token = _current.set(self)
+            try:
+                return function(*args, **more)
+            finally:
+                _current.reset(token)
+
+        return inside
+
+    @property
+    def calls(self) -> int:
+        """Attempts that were let through in this process, children's included; free routes do not count."""
+        return self._calls
+
+    @property
+    def cost_usd(self) -> str:
+        """Booked so far, children included. Calls still open are not in it."""
+        return format_usd(self._balance()[0])
+
+    @property
+    def held_usd(self) -> str:
+        """What calls in flight may still cost at most."""
+        return format_usd(self._balance()[1])
+
+    @property
+    def remaining_usd(self) -> str | None:
+        """What is left under the tightest limit of this run and those around it; None if none has one."""
+        left = [
+            run.limit_nanos - spent - held
+            for run in _around(self)
+            if run.limit_nanos is not None
+            for spent, held in [run._balance()]
+        ]
+        return format_usd(max(0, min(left))) if left else None
+
+    def _balance(self) -> tuple[int, int]:
+        return (0, 0) if self._till is None else self._till.run_balance(self)
+
+    # -- what a call asks -------------------------------------------------------------------------------------
+
+    def enter(self, till: Till) -> Refusal | None:
+        """Count one attempt in this run and those around it, or say which of their limits stands against it."""
+        taken: list[Run] = []
+        for run in _around(self):
+            refusal = run._take(till)
+            if refusal is not None:
+                for other in taken:
+                    other._give_back()
+                return refusal
+            taken.append(run)
+        return None
+
+    def leave(self) -> None:
+        """The attempt was not let through after all."""
+        for run in _around(self):
+            run._give_back()
+
+    def limits(self) -> tuple[RunLimit, ...]:
+        """This run and those around it, for a hold."""
+        return tuple(RunLimit(run.id, run.limit_nanos) for run in _around(self))
+
+    def headers(self) -> dict[str, str]:
+        """What a gateway is told of this run."""
+        found = {"x-outlay-run": self.id}
+        if self.limit_nanos is not None:
+            found["x-outlay-run-budget-usd"] = format_usd(self.limit_nanos)
+        if self.max_calls is not None:
+            found["x-outlay-run-max-calls"] = str(self.max_calls)
+        if self.max_seconds is not None:
+            found["x-outlay-run-max-seconds"] = str(self.max_seconds)
+        if self.parent is not None:
+            found["x-outlay-run-parent"] = self.parent.id
+        return found
+
+    def _take(self, till: Till) -> Refusal | None:
+        fields: dict[str, object] = {"budget": "outlay.run", "scope": f"run={self.id}"}
+        with self._lock:
+            if self._till is not None and self._till.place != till.place:
+                text = f"Run {self.id!r} has its money at {self._till.place}; a call at {till.place} is not under it."
+                return Refusal(422, "run_elsewhere", text, fields)
+            if self.max_calls is not None and self._calls >= self.max_calls:
+                text = f"Run {self.id!r} has made its {self.max_calls} calls."
+                return Refusal(402, "run_calls_spent", text, {**fields, "limit": str(self.max_calls)})
+            elapsed = self._clock.monotonic() - (self._began_at or 0)
+            if self.max_seconds is not None and elapsed >= self.max_seconds * 1_000_000_000:
+                text = f"Run {self.id!r} is over: it had {self.max_seconds} seconds."
+                return Refusal(402, "run_expired", text, {**fields, "limit": str(self.max_seconds)})
+            self._till = till
+            self._calls += 1
+        return None
+
+    def _give_back(self) -> None:
+        with self._lock:
+            self._calls -= 1
+
+
+_current: ContextVar[Run | None] = ContextVar("outlay_run", default=None)
+
+
+def current_run() -> Run | None:
+    """The run of the context, if there is one."""
+    return _current.get()
+
+
+def _around(run: Run | None) -> Iterator[Run]:
+    while run is not None:
+        yield run
+        run = run.parent
