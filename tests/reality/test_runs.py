@@ -1,6 +1,7 @@
 """A run's own limits: money, calls and time, for a run and all that it begot, over restarts, at any concurrency."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,13 @@ def test_a_budget_for_each_run_covers_what_a_run_begot(tmp_path: Path) -> None:
         ("r", {"max_calls": "1.5"}),
         ("r", {"max_seconds": "-3"}),
         ("r", {"parent": "r"}),
+        ("r", {"above": "root"}),
+        ("r", {"above": '{"run": "root"}'}),
+        ("r", {"above": '[{"run": "root", "budget_usd": 2}]'}),
+        ("r", {"above": '[{"run": "root", "budget_usd": "much"}]'}),
+        ("r", {"above": '[{"run": "a*"}]'}),
+        ("r", {"above": '[{"run": "x"}]', "parent": "root"}),
+        ("r", {"above": '[{"run": "child"}, {"run": "root"}]'}),
         ("r", {"parent": "a*"}),
         ("", {"budget_usd": "1"}),
         ("child", {"parent": "stranger"}),
@@ -238,4 +246,19 @@ def test_shadow_mode_records_and_refuses_nothing(tmp_path: Path) -> None:
         assert sum(reason is None for reason in reasons) == 2
         assert sum("outlay.run" in (reason or "") for reason in reasons) == 1
         assert sum("run_calls_spent: r" in (reason or "") for reason in reasons) == 1
+        assert audit(gateway.path).findings == ()
+
+
+def test_the_first_call_of_all_may_be_a_childs(tmp_path: Path) -> None:
+    """An SDK's nested runs: the outer run has a limit, and only the inner one ever calls."""
+    with (
+        MockProvider(prices=MOCK_PRICES, behaviour={"output_tokens": 100}) as mock,
+        RunningGateway(tmp_path / "l.db", mock.url, [budget("all", "9")], settings=NOWAIT) as gateway,
+    ):
+        cap = usd(2 * hold_of_a_call(gateway))
+        above = json.dumps([{"run": "outer", "budget_usd": cap}, {"run": "middle", "max_calls": 9}])
+        replies = [asyncio.run(call(gateway, f"inner-{turn}", above=above)) for turn in range(4)]
+        assert [reply.status for reply in replies] == [200, 200, 402, 402]
+        assert "run=outer" in replies[-1].error["scope"]
+        gateway.call(gateway.books.flush)
         assert audit(gateway.path).findings == ()

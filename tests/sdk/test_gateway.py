@@ -110,3 +110,28 @@ def test_nothing_goes_past_the_gateway(tmp_path: Path) -> None:
         outlay.wrap(openai.OpenAI(api_key="x"), gateway="http://127.0.0.1:4100", key="k", budget_usd=5)
     with pytest.raises(ConfigError):
         outlay.wrap(openai.OpenAI(api_key="x"), gateway="http://127.0.0.1:4100")
+
+
+def test_nested_runs_spend_from_the_outermost_at_the_gateway(tmp_path: Path) -> None:
+    with (
+        MockProvider(
+            prices=world.meter_prices(), models=world.MODELS, behaviour={"output_tokens": 90}
+        ) as mock,
+        running(tmp_path, mock, budget("all", "1000")) as gateway,
+    ):
+        gpt = through(gateway, openai.OpenAI(api_key="x"))
+        served = 0
+        with (
+            outlay.run(budget_usd="0.0035", name="outer-\u00fc"),
+            pytest.raises(outlay.BudgetExceeded) as caught,
+        ):
+            for _ in range(9):
+                with outlay.run(budget_usd=5):
+                    gpt.chat.completions.create(model="gpt-test", max_tokens=90, messages=SAY)
+                served += 1
+        assert 1 <= served <= 4
+        assert caught.value.budget == "outlay.run"
+        assert "run=outer" in str(caught.value.scope)
+        gateway.call(gateway.books.flush)
+        assert mock.meter.total_nanos <= 3_500_000
+        gpt.close()

@@ -23,6 +23,12 @@ class RunTerms(msgspec.Struct, frozen=True):
     cap_nanos: int | None = None
     max_calls: int | None = None
     max_seconds: int | None = None
+    above: "tuple[tuple[str, RunTerms], ...]" = ()
+    """Runs above, the outermost first, with what is said of them: a child's call may be the first of all."""
+
+    def below(self, parent: str) -> "RunTerms":
+        """The same under a parent; what the call itself says of its parent stays."""
+        return self if not parent or self.parent else msgspec.structs.replace(self, parent=parent)
 
 
 class Run:

@@ -8,7 +8,7 @@ import msgspec
 
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.snapshot import KeySpec
-from outlay.flow.runs import MAX_CALLS, MAX_SECONDS, RunTerms
+from outlay.flow.runs import MAX_CALLS, MAX_DEPTH, MAX_SECONDS, RunTerms
 from outlay.flow.scope import MAX_TAGS, MAX_VALUE_LENGTH, Identity
 from outlay.kernel.money import MoneyError, usd_to_nanos
 
@@ -55,6 +55,7 @@ _ACTIONS: dict[bytes, int] = {
     b"session-id": _SESSION,
     b"x-outlay-run": _RUN,
     b"x-outlay-run-parent": _RUN_TERM,
+    b"x-outlay-run-above": _RUN_TERM,
     b"x-outlay-run-budget-usd": _RUN_TERM,
     b"x-outlay-run-max-calls": _RUN_TERM,
     b"x-outlay-run-max-seconds": _RUN_TERM,
@@ -190,7 +191,12 @@ class Caller:
             seconds = _count(text, MAX_SECONDS)
             if seconds is None:
                 return _bad_number("run-max-seconds", f"a whole number up to {MAX_SECONDS}")
-        return RunTerms(parent, cap, calls, seconds)
+        above = _runs_above(said.get(b"x-outlay-run-above", b"[]"))
+        if isinstance(above, Refusal):
+            return above
+        if above and parent and above[-1][0] != parent:
+            return _bad_number("run-above", "the runs above, of which the last is x-outlay-run-parent")
+        return RunTerms(parent, cap, calls, seconds, above)
 
     def _tags(self, key: KeySpec) -> tuple[tuple[str, str], ...] | Refusal:
         tags: dict[str, str] = {}
@@ -241,6 +247,38 @@ def _bad_header(dimension: str) -> Refusal:
 
 def _bad_number(name: str, form: str) -> Refusal:
     return Refusal(400, "bad_header", f"x-outlay-{name} must be {form}.", {"param": f"x-outlay-{name}"})
+
+
+class _Above(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    run: str
+    budget_usd: str | None = None
+    max_calls: int | None = None
+    max_seconds: int | None = None
+
+
+def _runs_above(text: bytes) -> tuple[tuple[str, RunTerms], ...] | Refusal:
+    """The runs above as a header says them: JSON, the outermost first."""
+    form = (
+        f"a JSON list of at most {MAX_DEPTH} runs, the outermost first, each with `run` and, if it is limited,"
+        " `budget_usd` (text), `max_calls`, `max_seconds`"
+    )
+    wrong = _bad_number("run-above", form)
+    try:
+        listed = msgspec.json.decode(text, type=list[_Above])
+    except (msgspec.DecodeError, RecursionError):
+        return wrong
+    found = []
+    for item in listed[: MAX_DEPTH + 1]:
+        cap = None if item.budget_usd is None else _nanos(item.budget_usd.encode())
+        numbers = (item.max_calls or 0, item.max_seconds or 0)
+        if not item.run or _clean(item.run.encode()) is None or min(numbers) < 0:
+            return wrong
+        if item.budget_usd is not None and cap is None:
+            return wrong
+        calls = None if item.max_calls is None else min(item.max_calls, MAX_CALLS)
+        seconds = None if item.max_seconds is None else min(item.max_seconds, MAX_SECONDS)
+        found.append((item.run, RunTerms("", cap, calls, seconds)))
+    return tuple(found) if len(found) <= MAX_DEPTH else wrong
 
 
 def _nanos(text: bytes) -> int | None:

@@ -150,10 +150,13 @@ class Books(Openings):
 
         `pinned`: the run above all runs of the caller's key. Written with the hold of the call that opens it.
         """
-        directory = self.directory
-        key = (identity.org, identity.team, identity.run)
-        if directory.runs.open(key, terms, pinned, self._clock.now()):
-            directory.run_changed(key)
+        runs, now = self.directory.runs, self._clock.now()
+        parent = ""
+        for name, said in (*terms.above, (identity.run, terms)):
+            key = (identity.org, identity.team, name)
+            if runs.open(key, said.below(parent), pinned, now):
+                self.directory.run_changed(key)
+            parent = name
 
     def count_call(self, chain: Chain) -> None:
         """A call of the chain's run begins; its ancestors count it, too."""

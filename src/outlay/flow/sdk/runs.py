@@ -5,6 +5,7 @@ threads started with the context. A run inside a run is its child: what it holds
 draws from their remainder.
 """
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
@@ -152,8 +153,21 @@ class Run:
             found["x-outlay-run-max-calls"] = str(self.max_calls)
         if self.max_seconds is not None:
             found["x-outlay-run-max-seconds"] = str(self.max_seconds)
-        if self.parent is not None:
-            found["x-outlay-run-parent"] = self.parent.id
+        above = [run._said() for run in reversed([*_around(self)][1:])]
+        if above:
+            # this call may be the first of all: the gateway must know the limits above it
+            found["x-outlay-run-above"] = json.dumps(above)
+        return found
+
+    def _said(self) -> dict[str, object]:
+        """The run as `x-outlay-run-above` has it."""
+        found: dict[str, object] = {"run": self.id}
+        if self.limit_nanos is not None:
+            found["budget_usd"] = format_usd(self.limit_nanos)
+        if self.max_calls is not None:
+            found["max_calls"] = self.max_calls
+        if self.max_seconds is not None:
+            found["max_seconds"] = self.max_seconds
         return found
 
     def _take(self, till: Till) -> Refusal | None:
