@@ -20,6 +20,7 @@ SECTIONS = {
     "keys": tree.KeyEntry,
     "budgets": tree.BudgetEntry,
     "policies": tree.PolicyEntry,
+    "alerts": tree.AlertsSection,
     "access": tree.AccessEntry,
 }
 

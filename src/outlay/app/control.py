@@ -50,6 +50,9 @@ METHODS: Final = (
     "raise_budget",
     "end_raise",
     "raises",
+    "alerts",
+    "keep_alert",
+    "acknowledge",
     "status",
 )
 _ERRORS: Final[Mapping[str, type[OutlayError]]] = {
@@ -228,6 +231,18 @@ class ControlClient:
     def raises(self) -> list[dict[str, Any]]:
         """See `Approvals.raises`."""
         return self._call("raises")  # type: ignore[no-any-return]
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """See `Operations.alerts`."""
+        return self._call("alerts")  # type: ignore[no-any-return]
+
+    def keep_alert(self, alert: Mapping[str, Any], actor: str) -> dict[str, Any]:
+        """See `Operations.keep_alert`."""
+        return self._call("keep_alert", alert=dict(alert), actor=actor)  # type: ignore[no-any-return]
+
+    def acknowledge(self, alert_id: str, note: str, actor: str) -> dict[str, Any]:
+        """See `Operations.acknowledge`."""
+        return self._call("acknowledge", alert_id=alert_id, note=note, actor=actor)  # type: ignore[no-any-return]
 
     def status(self) -> dict[str, Any]:
         """See `Operations.status`."""

@@ -30,7 +30,9 @@ from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import ConfigError, NotFound, OutlayError, StoreError
 from outlay.kernel.ids import parse_id
 from outlay.lookup.feed import Feed
+from outlay.report.alerts import Alert, State
 
+ALERT = "alert"
 KINDS = ("key", "budget", "policy", "price")
 
 
@@ -60,6 +62,9 @@ class Operating(Protocol):
     ) -> dict[str, Any]: ...
     def lift(self, name: str, actor: str) -> dict[str, Any]: ...
     def orders(self) -> list[dict[str, Any]]: ...
+    def alerts(self) -> list[dict[str, Any]]: ...
+    def keep_alert(self, alert: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
+    def acknowledge(self, alert_id: str, note: str, actor: str) -> dict[str, Any]: ...
     def ask(self, said: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
     def asks(self, state: str | None = None) -> list[dict[str, Any]]: ...
     def refused_call(self, request_id: str) -> dict[str, Any]: ...
@@ -313,6 +318,38 @@ class Operations(Approvals):
         """Orders in force, newest first."""
         found = sorted(self._orders.values(), key=lambda order: -order.at)
         return [{"name": order.name, **msgspec.to_builtins(order)} for order in found]
+
+    # -- alerts ---------------------------------------------------------------------------------------------------
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Alerts of running periods and those resolved of late, as they are kept."""
+        return [
+            msgspec.json.decode(row.body) for row in self._store.objects() if row.kind == ALERT and row.body
+        ]
+
+    def keep_alert(self, alert: Mapping[str, Any], actor: str) -> dict[str, Any]:
+        """Keep the state of an alert. Raises ConfigError, StoreError."""
+        try:
+            found = msgspec.convert(alert, Alert)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"not an alert: {error}") from error
+        body = msgspec.json.encode(found).decode()
+        self._store.put_object(ALERT, found.id, body, self._clock.now(), actor)
+        return {"id": found.id, "state": found.state.value}
+
+    def acknowledge(self, alert_id: str, note: str, actor: str) -> dict[str, Any]:
+        """Somebody has seen a firing alert. Raises NotFound, ConfigError."""
+        body = next((alert for alert in self.alerts() if alert["id"] == alert_id), None)
+        if body is None:
+            raise NotFound(f"there is no alert {alert_id!r}; `outlay alert list` names them")
+        alert = msgspec.convert(body, Alert)
+        if alert.state is not State.FIRING:
+            raise ConfigError(f"is {alert.state.value} already", key="id")
+        now = self._clock.now()
+        seen = msgspec.structs.replace(
+            alert, state=State.ACKNOWLEDGED, changed_at=now, actor=actor, note=note
+        )
+        return self.keep_alert(msgspec.to_builtins(seen), actor)
 
     # -- ledger ---------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,8 @@ def run_up(config_path: Path, on_event: Callable[[str], None] = lambda _text: No
         children.append(_Child("console", ["-m", "outlay.app.console.main", path]))
     else:
         on_event(f"no console: {console_problem(config)}")
+    if config.declared.alerts.rules:
+        children.append(_Child("alerts", ["-m", "outlay.app.alerting.main", path]))
     is_stopping = False
 
     def stop(_number: int, _frame: FrameType | None) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any, Final
 
-from outlay.app.cli.parser_steering import add_approve, add_kill, add_raises, add_run
+from outlay.app.cli.parser_steering import add_alert, add_approve, add_kill, add_raises, add_run
 
 _EPILOG: Final = """\
 exit codes:
@@ -78,6 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_reports(commands)
     _add_imports(commands)
     add_run(_Group(commands, "run", "runs of agents"))
+    add_alert(_Group(commands, "alert", "who is told when a budget nears its limit"))
     add_approve(_Group(commands, "approve", "raises that callers ask for, and paused work"))
     add_kill(_Group(commands, "kill", "stop spending now: a run, key, team, model or everything"))
     return parser

@@ -66,6 +66,17 @@ def add_approve(group: AddsCommands) -> None:
     deny.add_argument("--note", required=True, metavar="TEXT")
 
 
+def add_alert(group: AddsCommands) -> None:
+    """`outlay alert ...`."""
+    listed = group.add("list", "alerting:show_all", "alerts that fire or were acknowledged")
+    listed.add_argument("--all", action="store_true", help="resolved ones, too")
+    ack = group.add("ack", "alerting:acknowledge", "say that somebody has seen an alert")
+    ack.add_argument("id", metavar="ALERT")
+    ack.add_argument("--note", default="", metavar="TEXT")
+    test = group.add("test", "alerting:test", "send a test message; exit code 1 if a target did not take it")
+    test.add_argument("target", nargs="*", metavar="TARGET", help="default: all")
+
+
 def add_raises(group: AddsCommands) -> None:
     """`outlay budget request|raise|raises|unraise`."""
     ask = group.add("request", "approving:request", "ask for a raise of a budget")

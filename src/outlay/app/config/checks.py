@@ -12,12 +12,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from outlay.app.config.alerts import check_alerts
 from outlay.app.config.convert import price_record
 from outlay.app.config.decode import joined
 from outlay.app.config.policies import check_policy
 from outlay.app.config.tree import (
     AccessEntry,
     AccountEntry,
+    AlertsSection,
     BudgetEntry,
     CeilingEntry,
     ConsoleSection,
@@ -114,6 +116,8 @@ def check_records(records: Mapping[str, msgspec.Struct], known: Known, report: R
                 check_key(record, path, report)
             case BudgetEntry():
                 check_budget(record, path, report)
+            case AlertsSection():
+                check_alerts(record, path, report)
             case PolicyEntry():
                 _check_name(record.name, joined(path, "name"), report)
                 _check_scope(record.scope, joined(path, "scope"), report)

@@ -265,6 +265,41 @@ class PolicyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """In the place of `gateway.clamp`."""
 
 
+class AlertTargetEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Somebody who is told: a webhook, or any service that apprise knows."""
+
+    name: str
+    url: Secret = ""
+    """Of apprise: `slack://...`, `mailtos://...`, `pagerduty://...`, `msteams://...`."""
+    webhook: Secret = ""
+    """An http(s) address that gets JSON."""
+    secret: Secret = ""
+    """Signs the webhook's body: `x-outlay-signature: t=SECONDS,v1=HMAC-SHA256(SECONDS.BODY)`."""
+
+
+class AlertRuleEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When to tell: thresholds in per cent of a budget's limit, each once a period."""
+
+    name: str
+    budgets: tuple[str, ...] = ("*",)
+    """Names or patterns (`team-*`)."""
+    percent: tuple[int, ...] = ()
+    """Of actual spend."""
+    run_rate_percent: tuple[int, ...] = ()
+    """Of what the window will have cost at its end, if it goes on so."""
+    targets: tuple[str, ...] = ()
+    """Names; empty: all."""
+
+
+class AlertsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`alerts:`. Who is told when a budget nears its limit."""
+
+    targets: tuple[AlertTargetEntry, ...] = ()
+    rules: tuple[AlertRuleEntry, ...] = ()
+    link: str = ""
+    """Put into each message: where people look (the console's budgets)."""
+
+
 class AccessEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which models a scope may call; deny wins, an empty allow list allows all."""
 
@@ -395,6 +430,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keys: tuple[KeyEntry, ...] = ()
     budgets: tuple[BudgetEntry, ...] = ()
     policies: tuple[PolicyEntry, ...] = ()
+    alerts: AlertsSection = AlertsSection()
     access: tuple[AccessEntry, ...] = ()
     prices: tuple[PriceEntry, ...] = ()
 

@@ -210,6 +210,7 @@ class Gateway:
         self.jobs.tick(now)
         if now >= self._next_tally:
             self._next_tally = now + TALLY_NS
+            self.books.end_raises(self.clock.now())
             refusals = self.tally.take()
             if refusals:
                 self.books.count_refusals(refusals)

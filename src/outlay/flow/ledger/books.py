@@ -118,6 +118,7 @@ class Books(Openings):
             self._touch(account)
         for hold in self._open.values() if fresh else ():
             self._extend(hold, fresh)
+        self._touch_relimited()
         for account in self.directory.accounts():
             self._touch(account)
             if account.waiting:
@@ -157,6 +158,19 @@ class Books(Openings):
             if runs.open(key, said.below(parent), pinned, now):
                 self.directory.run_changed(key)
             parent = name
+
+    def end_raises(self, now: int) -> None:
+        """Take raises away that have ended by `now` (UTC ns)."""
+        if now >= self.directory.raises_end_at:
+            self.directory.apply_raises(now)
+            self._touch_relimited()
+
+    def _touch_relimited(self) -> None:
+        relimited, self.directory.relimited = self.directory.relimited, []
+        for account in relimited:
+            self._touch(account)
+        if relimited and not self._later_wanted:
+            self._flush_late(SETTLE_DELAY_S)
 
     def count_call(self, chain: Chain) -> None:
         """A call of the chain's run begins; its ancestors count it, too."""

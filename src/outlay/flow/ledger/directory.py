@@ -119,6 +119,10 @@ class Directory:
         self._run_budgets: tuple[BudgetSpec, ...] = (RUN_BUDGET,)
         self._raises: RaisesByAccount = {}
         self._enforces_runs = True
+        self.raises_end_at = FOREVER
+        """UTC ns at which a raise ends."""
+        self.relimited: list[Account] = []
+        """Accounts whose limit changed apart from a call; the owner writes and empties this."""
         highest = loaded.max_interned
         self.identities = Interner("identity", highest.get("identity", 0), store, batch)
         self.routes = Interner("route", highest.get("route", 0), store, batch)
@@ -282,7 +286,30 @@ class Directory:
         self._budgets = tuple(wanted.values())
         self._run_budgets = tuple(budget for budget in self._budgets if "run" in budget.scope)
         self.make_stale()
+        self.apply_raises(now)
         return [budget for budget in fresh if budget.name != RUN_METER]
+
+    def apply_raises(self, now: int) -> None:
+        """Put raises in force in their accounts, and take those away that have ended, so that a balance is read right
+        before its next use."""
+        raised = {account for account in self._by_id.values() if account.raised}
+        by_name = {budget.name: budget for budget in self._budgets}
+        self.raises_end_at = FOREVER
+        for (name, values), raises in self._raises.items():
+            extra, until = raised_at(raises, now)
+            self.raises_end_at = min(self.raises_end_at, until)
+            budget = by_name.get(name)
+            if budget is not None and extra:
+                account = self._account(budget, values, now)
+                raised.discard(account)
+                self._raise(account, extra, now)
+        for account in raised:
+            self._raise(account, 0, now)
+
+    def _raise(self, account: Account, extra: int, now: int) -> None:
+        if account.set_own(account.own_limit, extra, is_hard=account.own_is_hard):
+            self._journal(account, now)
+            self.relimited.append(account)
 
     def seed(
         self, fresh: Sequence[BudgetSpec], now: int, unwritten: Sequence[ChargeRow]

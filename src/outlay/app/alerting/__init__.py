@@ -1,0 +1,1 @@
+"""Alerts at work: a process of its own reads balances, keeps the state of alerts, and tells people."""
