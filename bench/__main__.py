@@ -21,6 +21,7 @@ PARTS = (
     "kill",
     "runaway",
     "sdk",
+    "steering",
 )
 _ALONE = {"startup", "translation", "kill", "runaway", "sdk"}
 """Parts that need neither mock nor load."""
@@ -103,6 +104,10 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
     workdir = Path(tempfile.mkdtemp(dir=folder))
     load = Load(folder, cores.load)
     with running_mock(folder, cores.load) as mock:
+        if part == "steering":
+            from bench import steering
+
+            return steering.table(workdir, cores, mock, load, effort), {}
         subjects, missing = start_subjects(workdir, mock.port, cores)
         try:
             return _measured(part, load, mock, subjects, effort), missing

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +84,9 @@ def start_raw_proxy(upstream_port: int) -> Subject:
     return Subject(RAW, json.loads(line)["port"], {"authorization": "Bearer sk-bench"}, process)
 
 
-def start_outlay(workdir: Path, upstream_url: str, budgets: int = 4) -> Subject:
+def start_outlay(
+    workdir: Path, upstream_url: str, budgets: int = 4, change: Callable[[str], str] = lambda text: text
+) -> Subject:
     """`outlay up` in front of the upstream, with one key under so many budgets, none of which it can spend.
 
     Raises `SubjectMissing` if this build has no `outlay up`, or if it does not answer a first call.
@@ -94,7 +96,7 @@ def start_outlay(workdir: Path, upstream_url: str, budgets: int = 4) -> Subject:
     gateway_port = _free_port()
     key = "sk-outlay-" + secrets.token_hex(16)
     config = workdir / "outlay.yaml"
-    config.write_text(_outlay_config(upstream_url, gateway_port, key, budgets))
+    config.write_text(change(_outlay_config(upstream_url, gateway_port, key, budgets)))
     log = workdir / "outlay.log"
     with log.open("w") as output:
         process = subprocess.Popen(

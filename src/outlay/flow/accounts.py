@@ -32,6 +32,7 @@ class Account:
         "raised",
         "spent",
         "start",
+        "unwritten",
         "values",
         "waiting",
     )
@@ -52,6 +53,8 @@ class Account:
         """Waiters that queue on this account; for fair shares."""
         self.buckets: deque[list[int]] | None = deque() if budget.window.kind is WindowKind.ROLLING else None
         """Rolling: [bucket start, spent] oldest first."""
+        self.unwritten: set[int] = set()
+        """Starts of the buckets that changed since they were last handed to a store."""
         self.own_limit: int | None = None
         """A limit of this account alone (a run's), in the place of its budget's."""
         self.own_is_hard = True
@@ -111,9 +114,11 @@ class Account:
         if self.buckets is not None and nanos:
             start = bucket_start(self.budget.window, now)
             if self.buckets and self.buckets[-1][0] >= start:
+                start = self.buckets[-1][0]
                 self.buckets[-1][1] += nanos
             else:
                 self.buckets.append([start, nanos])
+            self.unwritten.add(start)
 
     def adjust(self, nanos: int, posted_at: int, now: int) -> None:
         """Correct spend that was posted at `posted_at`; nothing if it has left a rolling window since."""
@@ -126,7 +131,12 @@ class Account:
             if bucket[0] == start:
                 bucket[1] += nanos
                 self.spent += nanos
+                self.unwritten.add(start)
                 return
+
+    def rewrite_buckets(self) -> None:
+        """What a store did not take must be handed to it again."""
+        self.unwritten.update(bucket[0] for bucket in self.buckets or ())
 
     def leave(self, now: int) -> bool:
         """Let buckets that are wholly outside leave a rolling account; tell whether spend went away."""

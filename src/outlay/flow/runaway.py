@@ -146,10 +146,14 @@ class RunWatch:
 
     def _compare(self, signature: Signature) -> None:
         recent, lags = self._recent, self._lags or [0] * (MAX_PERIOD + 1)
+        action, result, sketch = signature.action, signature.result, signature.sketch
         is_any = False
-        for period in range(1, min(MAX_PERIOD, len(recent)) + 1):
-            old, lag = recent[-period], lags[period]
-            if _is_same(signature, old) or _is_alike(signature, old):
+        for period, old in enumerate(reversed(recent), 1):
+            if period > MAX_PERIOD:
+                break
+            lag = lags[period]
+            is_same_action = action == old.action
+            if is_same_action and (result == old.result or (sketch and _is_alike(sketch, old.sketch))):
                 lags[period] = lag + 1
                 is_any = True
             elif lag:
@@ -203,7 +207,8 @@ class RunWatch:
         first = self._first_tokens
         if first and signature.input_tokens > limits.growth_warn * max(first, 1_000):
             return Finding(Verdict.WARN, f"its context has grown {signature.input_tokens // first} times")
-        return self._acceleration(limits)
+        # looked at every tenth call: it is a matter of tens
+        return self._acceleration(limits) if self._calls % 10 == 0 else OK
 
     def _circles(self) -> tuple[int, int, int]:
         """(period, full circles, calls) of the circle that goes on for longest."""
@@ -238,15 +243,11 @@ def _less(counts: dict[Counted, int], key: Counted) -> None:
         del counts[key]
 
 
-def _is_same(one: Signature, other: Signature) -> bool:
-    return one.action == other.action and one.result == other.result
-
-
-def _is_alike(one: Signature, other: Signature) -> bool:
-    """Same action, and results whose shingles overlap by nine tenths (Jaccard). A sketch of 32 estimates that within a
-    tenth, so what is asked of the estimate is eight tenths."""
-    if one.action != other.action or not one.sketch or not other.sketch:
+def _is_alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Results whose shingles overlap by nine tenths (Jaccard). A sketch of 32 estimates that within a tenth, so what is
+    asked of the estimate is eight tenths."""
+    if not other:
         return False
-    union = sorted({*one.sketch, *other.sketch})[: max(len(one.sketch), len(other.sketch))]
-    shared = set(one.sketch) & set(other.sketch)
+    shared = {*one} & {*other}
+    union = sorted({*one, *other})[: max(len(one), len(other))]
     return 10 * sum(value in shared for value in union) >= 8 * len(union)

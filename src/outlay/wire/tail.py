@@ -115,6 +115,10 @@ _item: Final = msgspec.json.Decoder(_Item).decode
 _content: Final = msgspec.json.Decoder(_Content).decode
 
 
+_TURNS: Final = (b"assistant", b'"tool', b"function", b'"role":"model"', b'"role": "model"', b'"reasoning"')
+"""Words without one of which no conversation has had a turn of the model."""
+
+
 class _Found:
     """What is gathered from the end backwards."""
 
@@ -132,6 +136,9 @@ def read_tail(operation: Operation, body: bytes) -> Tail | None:
     reader = _READERS.get(operation)
     if reader is None:
         return None
+    if not any(mark in body for mark in _TURNS):
+        # nothing of a model's in it: what somebody says for the first time
+        return Tail(0, crc32(body), (), False, False)
     found = _Found()
     try:
         reader(body, found)

@@ -451,6 +451,7 @@ class Books(Openings):
             setattr(later, name, getattr(batch, name) + getattr(later, name))
         for account in self.directory.accounts():
             self._touch(account)
+            account.rewrite_buckets()
         if is_busy:
             self._busy_tries += 1
             later.holds = batch.holds + later.holds

@@ -440,8 +440,20 @@ def decode_identity(body: str) -> Identity:
 
 
 def changed_buckets(account: Account) -> list[BucketRow]:
-    """Rows of a rolling account's ring."""
-    return [BucketRow(account.id, start, spent) for start, spent in account.buckets or ()]
+    """Rows of a rolling account's ring that changed since the last time."""
+    unwritten = account.unwritten
+    if not unwritten:
+        return []
+    found = []
+    # the newest bucket is nearly always the only one
+    for start, spent in reversed(account.buckets or ()):
+        if start in unwritten:
+            unwritten.discard(start)
+            found.append(BucketRow(account.id, start, spent))
+            if not unwritten:
+                break
+    unwritten.clear()
+    return found
 
 
 def limit_row(key: str, budget: BudgetSpec, seq: int, now: int) -> LimitRow:
