@@ -1,6 +1,7 @@
 """Policies on the request path: rates, prices, hours, ladders; exact under concurrency, and each refusal says why."""
 
 import asyncio
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 
 from outlay.flow.authorize import Clamp
 from outlay.flow.budgets import BudgetSpec
+from outlay.flow.gateway.quoting import Preview, preview
+from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.snapshot import Disclose, ModelRoute, Settings, Target
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.reader import ChargeView, LedgerReader
@@ -235,3 +238,25 @@ def test_shadow_policies_leave_marks_only(tmp_path: Path, mock: MockProvider) ->
         assert world.call(secret=OTHER).status == 200
         reasons = [charge.reason for charge in reversed(world.charges)]
         assert reasons == [None, "shadow: rate_limited: pace", "shadow: model_not_allowed: deny"]
+
+
+def test_a_quote_says_what_policies_would(tmp_path: Path, mock: MockProvider) -> None:
+    policies = (
+        PolicySpec(name="cheap", scope={"team": "search"}, max_output_nanos_per_mtok=1_000_000_000),
+        PolicySpec(name="office", scope={"team": "ads"}, hours=NEVER),
+    )
+    with World(tmp_path, mock, *policies) as world:
+        gateway = world.gateway
+
+        def quote(secret_key: str) -> Preview | Refusal:
+            spec = next(found for found in gateway.snapshot.keys.values() if found.name == secret_key)
+            now = gateway.gateway.clock.now()
+            body = json.dumps(BODY).encode()
+            return preview(gateway.snapshot, gateway.books, now, spec, "/v1/chat/completions", body)
+
+        for name, code in (("test", "price_above_ceiling"), ("other", "outside_hours")):
+            found = gateway.call(lambda name=name: quote(name))
+            assert isinstance(found, Preview)
+            assert not found.passes
+            assert found.refusal is not None
+            assert found.refusal.code == code

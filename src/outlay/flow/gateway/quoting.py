@@ -7,11 +7,13 @@ from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.dialects import HAS_OUTPUT, parse_call
 from outlay.flow.gateway.entries import allowed_identity, no_such_model
+from outlay.flow.gateway.guard import Guard, LimitBook, guard_of
 from outlay.flow.gateway.passage import passage_of
 from outlay.flow.gateway.refusal import Refusal, refusal_of
 from outlay.flow.gateway.settlement import Terms
 from outlay.flow.gateway.snapshot import KeySpec, Provider, Settings, Snapshot
 from outlay.flow.ledger.books import Books
+from outlay.flow.policy import PolicyMode
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.money import format_usd
 from outlay.lookup.cost import Quote, Unbounded, bound
@@ -137,7 +139,9 @@ def preview(  # noqa: PLR0917 - everything a request would bring
         return terms
     accounts = books.chain(identity).accounts
     settings = snapshot.settings
-    decision = authorize(accounts, terms.quote, settings.min_output_tokens, may_clamp(settings, intent))
+    guard = guard_of(snapshot.policies, identity, LimitBook())
+    clamps = may_clamp(settings, intent, None if guard is None else guard.clamp)
+    decision = authorize(accounts, terms.quote, settings.min_output_tokens, clamps)
     views = tuple(
         BudgetView(
             account.budget.name,
@@ -152,6 +156,8 @@ def preview(  # noqa: PLR0917 - everything a request would bring
         for account in accounts
     )
     refusal = refusal_of(decision, settings, "", now) if isinstance(decision, Denied) else None
+    if guard is not None:
+        refusal = _refused_by_policy(guard, terms, now) or refusal
     return Preview(
         refusal is None,
         provider.name,
@@ -165,3 +171,11 @@ def preview(  # noqa: PLR0917 - everything a request would bring
         views,
         refusal,
     )
+
+
+def _refused_by_policy(guard: Guard, terms: Terms, now: UnixNanos) -> Refusal | None:
+    """What enforced policies say of a call now; rates are a matter of the moment it comes."""
+    for found in (guard.closed(now), guard.too_dear(terms)):
+        if found is not None and found[1] is PolicyMode.ENFORCE:
+            return found[0]
+    return None
