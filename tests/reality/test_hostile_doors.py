@@ -11,6 +11,7 @@ from outlay.flow.ledger.audit import audit
 from tests.harness import SECRET, RunningGateway
 from tests.reality.doors import house
 from tests.reality.sdk import charges
+from tests.reality.test_realtime import WORST, say, session, settled, wait_for
 
 
 def handshake(gateway: RunningGateway, model: str = "talk-test") -> socket.socket:
@@ -49,3 +50,35 @@ def test_a_client_that_leaves_during_a_realtime_handshake_leaves_no_hold(tmp_pat
         until_nothing_is_held(gateway)
         assert sum(charge.cost_nanos for charge in charges(gateway)) == mock.meter.total_nanos == 0
     assert audit(tmp_path / "l.db").open_holds == 0
+
+
+def test_a_response_asked_for_by_a_client_that_leaves_is_booked(tmp_path: Path) -> None:
+    """Its hold was voided as not sent, while the provider made and billed the response."""
+    with house(tmp_path, "10") as (mock, gateway):
+        mock.behave(output_tokens=60, first_byte_ms=200)
+        with session(gateway) as connection:
+            wait_for(connection, "session.created")
+            connection.response.create()
+            # the provider has it, and has not begun
+            connection.conversation.item.retrieve(item_id="none")
+            time.sleep(0.1)
+        booked = settled(gateway, mock)
+        assert sum(charge.cost_nanos for charge in booked) == mock.meter.total_nanos > 0
+
+
+def test_refused_responses_keep_no_holds(tmp_path: Path) -> None:
+    """Each `response.create` that the provider refused held one more worst case until the session ended."""
+    with house(tmp_path, "10") as (mock, gateway):
+        mock.behave(output_tokens=60, chunk_ms=10)
+        with session(gateway) as connection:
+            wait_for(connection, "session.created")
+            connection.response.create()
+            wait_for(connection, "response.created")
+            for _ in range(4):
+                connection.response.create()
+            for _ in range(4):
+                assert wait_for(connection, "error").error.code == "conversation_already_has_active_response"
+            assert gateway.call(lambda: gateway.books.held_nanos) <= WORST
+            assert say(connection, "hello").type == "response.done"
+        booked = settled(gateway, mock)
+        assert sum(charge.cost_nanos for charge in booked) == mock.meter.total_nanos > 0

@@ -25,7 +25,7 @@ from outlay.flow.outcome import Failure
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import Id, id_text
 from outlay.wire.intent import Rejection
-from outlay.wire.realtime import read_client_event, read_server_event, response_intent
+from outlay.wire.realtime import ServerEvent, read_client_event, read_server_event, response_intent
 from outlay.wire.routes import EXACT
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class RealtimeSession:
         self._placing: set[Hold] = set()
         """Holds on their way to the store."""
         self._spare: list[Hold] = []
-        self._reserved = 0
-        """Spare holds that a `response.create` on its way will take."""
+        self._reserved: deque[str | None] = deque()
+        """Each `response.create` on its way, which will take a spare hold: the client's own name of it."""
         self._running: dict[str, Hold] = {}
         self._pending: deque[bytes] = deque()
         self._is_over = False
@@ -143,6 +143,7 @@ class RealtimeSession:
         elif self._upstream is None and self._task is None:
             self._task = self._gateway.loop.create_task(self._connect())
         else:
+            self._release()
             self._go_on()
 
     def _finish(self, hold: Hold, settlement: Settlement) -> None:
@@ -173,8 +174,13 @@ class RealtimeSession:
         for hold in running.values():
             self._finish(hold, settle_failure(self._terms, Failure.STREAM_CUT, None, now, reason))
         spare, self._spare = self._spare, []
+        asked = len(self._reserved)
+        self._reserved.clear()
         for hold in spare:
-            self._finish(hold, settle_failure(self._terms, Failure.NOT_SENT, None, now, reason))
+            # what was asked for and has not begun may be billed all the same
+            failure = Failure.NO_RESPONSE if asked > 0 else Failure.NOT_SENT
+            asked -= 1
+            self._finish(hold, settle_failure(self._terms, failure, None, now, reason))
 
     # -- the provider's side ----------------------------------------------------------------------------------
 
@@ -228,11 +234,12 @@ class RealtimeSession:
             elif hold is not None:
                 text = f"the response is {event.status} and does not state its usage"
                 self._finish(hold, settle_failure(self._terms, Failure.STREAM_CUT, None, now, text))
+        elif event.is_error:
+            self._take_back(event)
         self._socket.send(message)
-        if event.ends_response:
-            if self._deadline and not self._running:
-                self._close()
-                return
+        if self._deadline and not self._running and not self._reserved:
+            self._close()
+        elif event.ends_response:
             self._go_on()
 
     def _begin_response(self, response_id: str) -> None:
@@ -241,8 +248,29 @@ class RealtimeSession:
             self._end_session("budget_spent", "A response began that no budget covers; the session is cut.")
             return
         self._running[response_id] = self._spare.pop()
-        self._reserved = max(0, self._reserved - 1)
-        self._top_up()
+        if self._reserved:
+            self._reserved.popleft()
+        if not self._deadline:
+            self._top_up()
+
+    def _take_back(self, event: ServerEvent) -> None:
+        """The provider refuses an event: if it was a `response.create`, its hold is spare again."""
+        name = event.refused_event_id
+        if name is not None and name in self._reserved:
+            self._reserved.remove(name)
+        elif event.refuses_response and name is None and None in self._reserved:
+            self._reserved.remove(None)
+        else:
+            return
+        self._release()
+        self._go_on()
+
+    def _release(self) -> None:
+        """Spare holds that nothing asked for any more: one is enough."""
+        now = self._gateway.clock.now()
+        while len(self._spare) > len(self._reserved) + 1:
+            hold = self._spare.pop()
+            self._finish(hold, settle_failure(self._terms, Failure.NOT_SENT, None, now, "not needed"))
 
     def _on_server_closed(self, reason: str) -> None:
         self._settle_all(reason or "the provider closed the session")
@@ -276,27 +304,27 @@ class RealtimeSession:
             event = read_client_event(message)
             kind = "" if isinstance(event, Rejection) else event.type
             may_respond = kind == "response.create" or kind.startswith(_HEARD)
-            if may_respond and len(self._spare) <= self._reserved:
+            if may_respond and len(self._spare) <= len(self._reserved):
                 refusal = self._top_up()
                 if refusal is not None and not (self._running or self._placing or self._reserved):
                     self._end_session(refusal.code, refusal.message, refusal)
                 return
             self._pending.popleft()
-            if kind == "response.create":
-                self._reserved += 1
+            if not isinstance(event, Rejection) and event.starts_response:
+                self._reserved.append(event.event_id)
             upstream.send(message)
 
     def _top_up(self) -> Refusal | None:
         """See that one hold more than are promised is spare."""
-        if len(self._spare) + len(self._placing) > self._reserved:
+        if len(self._spare) + len(self._placing) > len(self._reserved):
             return None
         return self._place()
 
     def _on_client_closed(self) -> None:
         if self._is_over:
             return
-        if self._running and self._upstream is not None:
-            # read on to what the running response costs
+        if (self._running or self._reserved) and self._upstream is not None:
+            # read on to what the running response costs, and one that was asked for
             self._deadline = self._gateway.clock.monotonic() + DRAIN_S * _SECOND
             self._pending.clear()
             return
