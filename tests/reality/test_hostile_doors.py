@@ -1,14 +1,19 @@
 """What a hostile reviewer found at the doors: each test is an attack that once worked."""
 
 import base64
+import json
 import os
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 
+from websockets.sync.server import ServerConnection, serve
+
 from outlay.flow.ledger.audit import audit
-from tests.harness import SECRET, RunningGateway
+from tests import world
+from tests.harness import SECRET, RunningGateway, budget
 from tests.reality.doors import house
 from tests.reality.sdk import charges
 from tests.reality.test_realtime import WORST, say, session, settled, wait_for
@@ -82,3 +87,59 @@ def test_refused_responses_keep_no_holds(tmp_path: Path) -> None:
             assert say(connection, "hello").type == "response.done"
         booked = settled(gateway, mock)
         assert sum(charge.cost_nanos for charge in booked) == mock.meter.total_nanos > 0
+
+
+class TurnDetector:
+    """A provider that hears several turns in what was sent, and begins a response to each."""
+
+    def __init__(self) -> None:
+        self._server = serve(self._talk, "127.0.0.1", 0)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self.billed_nanos = 0
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        host, port = self._server.socket.getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+
+    def _talk(self, connection: ServerConnection) -> None:
+        connection.send('{"type":"session.created","session":{}}')
+        for message in connection:
+            kind = json.loads(message)["type"]
+            if kind == "input_audio_buffer.commit":
+                connection.send('{"type":"response.created","response":{"id":"one"}}')
+                connection.send('{"type":"response.created","response":{"id":"two"}}')
+                self._done(connection, "one")
+            elif kind == "response.cancel":
+                self._done(connection, "two")
+
+    def _done(self, connection: ServerConnection, name: str) -> None:
+        usage = {"input_tokens": 1000, "output_tokens": 10, "total_tokens": 1010}
+        self.billed_nanos += 1000 * 4_000 + 10 * 16_000
+        response = {"id": name, "status": "completed", "usage": usage}
+        connection.send(json.dumps({"type": "response.done", "response": response}))
+
+
+def test_a_response_that_no_hold_covers_is_booked(tmp_path: Path) -> None:
+    """Turns heard in what was said before the money was gone began responses that nobody booked."""
+    provider = TurnDetector()
+    with (
+        provider as url,
+        RunningGateway(
+            tmp_path / "l.db",
+            url,
+            [budget("all", "1.3")],
+            price_book=world.book(),
+            upstreams=world.providers(url),
+        ) as gateway,
+    ):
+        with session(gateway) as connection:
+            connection.input_audio_buffer.commit()
+            assert wait_for(connection, "error").error.code == "budget_spent"
+        until_nothing_is_held(gateway)
+        assert sum(charge.cost_nanos for charge in charges(gateway)) == provider.billed_nanos > 0
+        assert audit(gateway.path).findings == ()

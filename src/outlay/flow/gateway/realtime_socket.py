@@ -22,6 +22,7 @@ from outlay.flow.gateway.settlement import Settlement, Terms, settle_failure, se
 from outlay.flow.gateway.websocket import GOING_AWAY, POLICY, WebSocket
 from outlay.flow.ledger.charge import Ending, Hold
 from outlay.flow.outcome import Failure
+from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import Id, id_text
 from outlay.wire.intent import Rejection
@@ -104,27 +105,34 @@ class RealtimeSession:
 
     # -- holds ------------------------------------------------------------------------------------------------
 
-    def _place(self) -> Refusal | None:
-        """Place one more spare hold, or say why it does not fit."""
-        gateway, entry, quote = self._gateway, self._entry, self._terms.quote
-        now = gateway.clock.now()
-        chain = entry.current(now)
+    def _hold(self, nanos: int, now: UnixNanos, *, is_begun: bool = False) -> Hold | None:
+        gateway, entry = self._gateway, self._entry
         self._attempt += 1
         hold = gateway.books.place(
-            chain,
-            quote.total_nanos,
+            entry.current(now),
+            nanos,
             self.id,
             self._attempt,
             entry.route_id,
             gateway.price_id(self._terms.price),
-            self._on_durable,
+            self._on_begun_durable if is_begun else self._on_durable,
             now,
             None if self._attempt == 1 else gateway.ids.make(now),
+            is_begun=is_begun,
         )
+        if hold is None:
+            self._attempt -= 1
+        return hold
+
+    def _place(self) -> Refusal | None:
+        """Place one more spare hold, or say why it does not fit."""
+        gateway, quote = self._gateway, self._terms.quote
+        now = gateway.clock.now()
+        hold = self._hold(quote.total_nanos, now)
         if hold is not None:
             self._placing.add(hold)
             return None
-        self._attempt -= 1
+        chain = self._entry.current(now)
         settings = gateway.settings
         decision = authorize(chain.accounts, quote, settings.min_output_tokens, False)
         if not isinstance(decision, Denied):
@@ -145,6 +153,11 @@ class RealtimeSession:
         else:
             self._release()
             self._go_on()
+
+    def _on_begun_durable(self, hold: Hold, error: StoreError | None) -> None:
+        """A response that no hold covered has its row; without one nothing can be booked for it."""
+        if error is not None:
+            self._end_session("ledger_down", "The ledger cannot record this session now.")
 
     def _finish(self, hold: Hold, settlement: Settlement) -> None:
         gateway = self._gateway
@@ -244,14 +257,28 @@ class RealtimeSession:
 
     def _begin_response(self, response_id: str) -> None:
         if not self._spare:
-            # begun by what was said before its money was gone: nothing covers it, so it is cut at once
-            self._end_session("budget_spent", "A response began that no budget covers; the session is cut.")
+            self._cut_uncovered(response_id)
             return
         self._running[response_id] = self._spare.pop()
         if self._reserved:
             self._reserved.popleft()
         if not self._deadline:
             self._top_up()
+
+    def _cut_uncovered(self, response_id: str) -> None:
+        """A response that what was said before the money was gone has begun: cancelled, and booked as an overrun."""
+        gateway, upstream = self._gateway, self._upstream
+        hold = self._hold(0, gateway.clock.now(), is_begun=True)
+        if hold is not None:
+            self._running[response_id] = hold
+            gateway.books.flush()
+        if upstream is not None:
+            upstream.send(b'{"type":"response.cancel"}')
+        if not self._deadline:
+            self._deadline = gateway.clock.monotonic() + DRAIN_S * _SECOND
+            self._pending.clear()
+            self._say("budget_spent", "A response began that no budget covers; the session is cut.")
+            self._socket.close(POLICY, "budget_spent")
 
     def _take_back(self, event: ServerEvent) -> None:
         """The provider refuses an event: if it was a `response.create`, its hold is spare again."""
@@ -279,6 +306,8 @@ class RealtimeSession:
     # -- the client's side ------------------------------------------------------------------------------------
 
     def _on_client(self, message: bytes) -> None:
+        if self._deadline:
+            return
         event = read_client_event(message)
         if isinstance(event, Rejection):
             self._say(event.code, event.message)
@@ -321,7 +350,7 @@ class RealtimeSession:
         return self._place()
 
     def _on_client_closed(self) -> None:
-        if self._is_over:
+        if self._is_over or self._deadline:
             return
         if (self._running or self._reserved) and self._upstream is not None:
             # read on to what the running response costs, and one that was asked for
