@@ -143,3 +143,26 @@ def test_a_response_that_no_hold_covers_is_booked(tmp_path: Path) -> None:
         until_nothing_is_held(gateway)
         assert sum(charge.cost_nanos for charge in charges(gateway)) == provider.billed_nanos > 0
         assert audit(gateway.path).findings == ()
+
+
+def test_a_key_that_is_taken_away_ends_its_session(tmp_path: Path) -> None:
+    """A realtime session went on spending under a key that was revoked."""
+    with house(tmp_path, "10") as (mock, gateway):
+        with session(gateway) as connection:
+            wait_for(connection, "session.created")
+            assert say(connection, "hello").type == "response.done"
+            gateway.swap(keys=())
+            assert wait_for(connection, "error").error.code == "key_unknown"
+        booked = settled(gateway, mock)
+        assert sum(charge.cost_nanos for charge in booked) == mock.meter.total_nanos > 0
+
+
+def test_a_session_takes_up_a_new_snapshot(tmp_path: Path) -> None:
+    with house(tmp_path, "10") as (mock, gateway):
+        with session(gateway) as connection:
+            wait_for(connection, "session.created")
+            gateway.swap(budgets=(budget("all", "10"), budget("late", "0.000001", {"team": "search"})))
+            assert say(connection, "hello").type == "response.done"  # its hold was placed before
+            assert say(connection, "again").type == "error"
+        booked = settled(gateway, mock)
+        assert sum(charge.cost_nanos for charge in booked) == mock.meter.total_nanos > 0

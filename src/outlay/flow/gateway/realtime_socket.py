@@ -58,25 +58,27 @@ def begin_realtime(  # noqa: PLR0917 - one call site
     )
     if isinstance(terms, Refusal):
         return terms
-    session = RealtimeSession(gateway, socket, entry, terms, (request, rest, bad))
+    session = RealtimeSession(gateway, socket, entry, terms, memo, (request, rest, bad))
     return session.begin()
 
 
 class RealtimeSession:
     """See the module."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one call site
         self,
         gateway: "Gateway",
         socket: WebSocket,
         entry: Entry,
         terms: Terms,
+        memo: Memo,
         handshake: tuple[Request, bytes, Refusal],
     ) -> None:
         self._gateway = gateway
         self._socket = socket
         self._entry = entry
         self._terms = terms
+        self._memo = memo
         self._handshake = handshake
         self._upstream: UpstreamSocket | None = None
         now = gateway.clock.now()
@@ -378,8 +380,30 @@ class RealtimeSession:
         self._settle_all(reason)
         self._close(GOING_AWAY, reason)
 
+    def _still_allowed(self) -> Refusal | None:
+        """Why the session may not go on, if its key, the rules or its model's target have changed meanwhile."""
+        gateway, memo = self._gateway, self._memo
+        snapshot = gateway.snapshot
+        key = snapshot.key_of(memo.caller.secret)
+        if key is None or key.expires_at <= gateway.clock.now():
+            return gateway.unauthorized(memo.caller.secret, key)
+        if memo.snapshot is snapshot:
+            return None
+        self._memo = memo = Memo(snapshot, memo.headers, memo.caller, key)
+        entries = gateway.entries(memo, EXACT["GET", "/v1/realtime"], self._terms.intent)
+        if isinstance(entries, Refusal):
+            return entries
+        entry = entries.targets[0]
+        if entry.label != self._entry.label:
+            return Refusal(403, "target_changed", "The model of this session is served elsewhere now.")
+        self._entry = entry
+        return None
+
     def overdue(self, now: int) -> None:
         """Time limits; monotonic ns."""
+        refusal = None if self._deadline or self._is_over else self._still_allowed()
+        if refusal is not None:
+            self._end_session(refusal.code, refusal.message)
         if self._deadline and now >= self._deadline:
             self._settle_all("the client left, and the response did not end in time")
             self._close()
