@@ -8,7 +8,11 @@ import struct
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import httpx
+import openai
+import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from outlay.flow.ledger.audit import audit
@@ -16,6 +20,7 @@ from tests import world
 from tests.harness import SECRET, RunningGateway, budget
 from tests.reality.doors import house
 from tests.reality.sdk import charges
+from tests.reality.test_jobs import OTHER, lines, stage_of
 from tests.reality.test_realtime import WORST, say, session, settled, wait_for
 
 
@@ -166,3 +171,77 @@ def test_a_session_takes_up_a_new_snapshot(tmp_path: Path) -> None:
             assert say(connection, "again").type == "error"
         booked = settled(gateway, mock)
         assert sum(charge.cost_nanos for charge in booked) == mock.meter.total_nanos > 0
+
+
+def _reading(file_id: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Calls that have the provider read a file."""
+    part = {"type": "input_file", "file_id": file_id}
+    source = {"type": "file", "file_id": file_id}
+    escaped = json.loads(json.dumps({"type": "input_file", "file_id": file_id}))
+    return {
+        "responses": ("/v1/responses", {"model": "gpt-test", "input": [{"role": "user", "content": [part]}]}),
+        "escaped": ("/v1/responses", {"model": "gpt-test", "input": [{"role": "user", "content": [escaped]}]}),
+        "code": (
+            "/v1/responses",
+            {
+                "model": "gpt-test",
+                "input": "run",
+                "tools": [
+                    {"type": "code_interpreter", "container": {"type": "auto", "file_ids": [file_id]}}
+                ],
+            },
+        ),
+        "chat": (
+            "/v1/chat/completions",
+            {
+                "model": "gpt-test",
+                "messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": file_id}}]}],
+            },
+        ),
+        "messages": (
+            "/v1/messages",
+            {
+                "model": "claude-test",
+                "max_tokens": 30,
+                "messages": [{"role": "user", "content": [{"type": "document", "source": source}]}],
+            },
+        ),
+        "edit": (
+            "/v1/images/edits",
+            {"model": "picture-test", "prompt": "x", "images": [{"file_id": file_id}]},
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", ["responses", "escaped", "code", "chat", "messages", "edit"])
+def test_another_teams_file_is_not_read_by_a_call(tmp_path: Path, kind: str) -> None:
+    """A file could not be fetched, but a model could be asked to tell what is in it."""
+    with stage_of(tmp_path) as stage, stage.openai() as client:
+        file = client.files.create(file=("secret.jsonl", lines()), purpose="user_data")
+        path, body = _reading(file.id)[kind]
+        data = json.dumps(body)
+        if kind == "escaped":
+            data = data.replace('"file_id"', '"file\\u005fid"')
+        headers = {"authorization": f"Bearer {OTHER}", "anthropic-version": "2023-06-01"}
+        answer = httpx.post(stage.gateway.url + path, headers=headers, content=data)
+        assert answer.status_code == 404
+        assert [call.path for call in stage.mock.calls] == ["/v1/files"]
+
+
+def test_another_teams_objects_are_not_read_by_a_job(tmp_path: Path) -> None:
+    with stage_of(tmp_path) as stage, stage.openai() as client, stage.openai(OTHER) as other:
+        made = client.responses.create(model="gpt-test", input="a secret").id
+        file = client.files.create(file=("secret.jsonl", lines()), purpose="fine-tune")
+        body = {"model": "gpt-test", "input": "x", "max_output_tokens": 30, "previous_response_id": made}
+        row = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": body}
+        batch = other.files.create(file=("b.jsonl", json.dumps(row).encode()), purpose="batch")
+        with pytest.raises(openai.NotFoundError):
+            other.batches.create(
+                input_file_id=batch.id, endpoint="/v1/responses", completion_window="24h"
+            )
+        rows = b'{"messages":[]}\n' * 20
+        training = other.files.create(file=("t.jsonl", rows), purpose="fine-tune")
+        with pytest.raises(openai.NotFoundError):
+            other.fine_tuning.jobs.create(
+                model=world.TUNED, training_file=training.id, validation_file=file.id
+            )

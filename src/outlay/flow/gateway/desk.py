@@ -16,6 +16,7 @@ from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.fixed import free_terms
 from outlay.flow.gateway.passthrough import NO_METHODS, find_pass_route, pass_terms
 from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.resources import names_objects
 from outlay.flow.gateway.session import open_session
 from outlay.flow.gateway.snapshot import Aim, Aims, Provider
 from outlay.flow.scope import Identity
@@ -75,6 +76,11 @@ class Desk:
             except BadRequest as error:
                 exchange.refuse(Refusal(error.status, error.code, error.message))
                 return
+        if names_objects(request.body):
+            theirs = gateway.resources.is_anothers(memo.snapshot, memo.key, request.body)
+            if theirs is not None:
+                exchange.refuse(theirs)
+                return
         plain = PARSERS.get(match.route.operation)
         if plain is not None and not match.model:
             intent = plain(request.body)
@@ -89,11 +95,6 @@ class Desk:
         if isinstance(intent, Rejection):
             self._reject(exchange, memo, match, request, intent)
             return
-        if intent.has_referenced_input and intent.operation is Operation.RESPONSES:
-            theirs = gateway.resources.is_anothers(memo.snapshot, memo.key, request.body)
-            if theirs is not None:
-                exchange.refuse(theirs)
-                return
         entries = gateway.entries(memo, match, intent)
         if isinstance(entries, Refusal):
             if gateway.is_shadow and entries.status == 403:

@@ -133,6 +133,10 @@ class JobKeeper:
                 )
                 return
             now = self._gateway.clock.now()
+            theirs = self._gateway.resources.is_anothers_in(memo.snapshot, memo.key, data)
+            if theirs is not None:
+                exchange.refuse(theirs)
+                return
             try:
                 if isinstance(order, BatchRequest):
                     terms = batch_terms(memo, at, order, data, now)
