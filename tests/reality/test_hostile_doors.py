@@ -15,6 +15,7 @@ import openai
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
+from outlay.flow.gateway.snapshot import Disclose, Mode, Settings
 from outlay.flow.ledger.audit import audit
 from tests import world
 from tests.harness import SECRET, RunningGateway, budget
@@ -245,3 +246,36 @@ def test_another_teams_objects_are_not_read_by_a_job(tmp_path: Path) -> None:
             other.fine_tuning.jobs.create(
                 model=world.TUNED, training_file=training.id, validation_file=file.id
             )
+
+
+SHADOW = Settings(disclose=Disclose.ALL, job_poll_s=1, mode=Mode.SHADOW)
+
+
+@pytest.mark.parametrize("model", ["gpt-test", "gpt-unpriced"])
+def test_shadow_mode_lets_jobs_pass_and_records_why(tmp_path: Path, model: str) -> None:
+    """A batch was refused for its price, and one over budget was booked as if it had fitted."""
+    with (
+        house(tmp_path, "0.0000001", settings=SHADOW) as (_, gateway),
+        openai.OpenAI(base_url=gateway.url + "/v1", api_key=SECRET, max_retries=0) as client,
+    ):
+        file = client.files.create(file=("a.jsonl", lines(model=model)), purpose="batch")
+        batch = client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        assert client.batches.retrieve(batch.id).id == batch.id
+        until_nothing_is_held(gateway)
+        (charge,) = [charge for charge in charges(gateway) if charge.operation == "batch"]
+        expected = "budget_spent" if model == "gpt-test" else "model_unpriced"
+        assert (charge.reason or "").startswith(f"shadow: {expected}")
+
+
+@pytest.mark.parametrize("model", ["talk-test", "gpt-unpriced"])
+def test_shadow_mode_lets_sessions_pass_and_records_why(tmp_path: Path, model: str) -> None:
+    with house(tmp_path, "0.0000001", settings=SHADOW) as (mock, gateway):
+        with (
+            openai.OpenAI(base_url=gateway.url + "/v1", api_key=SECRET, max_retries=0) as client,
+            client.realtime.connect(model=model) as connection,
+        ):
+            assert say(connection, "hello").type == "response.done"
+        booked = [charge for charge in settled(gateway, mock) if charge.basis != "void"]
+        assert booked and all((charge.reason or "").startswith("shadow: ") for charge in booked)

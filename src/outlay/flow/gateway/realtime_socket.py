@@ -15,6 +15,7 @@ import msgspec
 from outlay.flow.authorize import Denied, authorize
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.entries import Entry, Memo
+from outlay.flow.gateway.fixed import free_terms
 from outlay.flow.gateway.quoting import make_terms
 from outlay.flow.gateway.realtime_upstream import UpstreamSocket, connect
 from outlay.flow.gateway.refusal import Refusal, refusal_of
@@ -22,6 +23,7 @@ from outlay.flow.gateway.settlement import Settlement, Terms, settle_failure, se
 from outlay.flow.gateway.websocket import GOING_AWAY, POLICY, WebSocket
 from outlay.flow.ledger.charge import Ending, Hold
 from outlay.flow.outcome import Failure
+from outlay.flow.shadow import PREFIX, would_refuse
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import Id, id_text
@@ -56,9 +58,14 @@ def begin_realtime(  # noqa: PLR0917 - one call site
     terms = make_terms(
         gateway.snapshot, entry.provider, entry.model, intent, gateway.clock.now(), can_insert=False
     )
+    shadow = ""
+    if isinstance(terms, Refusal) and gateway.is_shadow and terms.status == 422:
+        shadow = f"{PREFIX}{terms.code}"
+        terms = free_terms(gateway.snapshot, entry.provider, intent).terms
     if isinstance(terms, Refusal):
         return terms
     session = RealtimeSession(gateway, socket, entry, terms, memo, (request, rest, bad))
+    session.shadow = shadow
     return session.begin()
 
 
@@ -79,6 +86,10 @@ class RealtimeSession:
         self._entry = entry
         self._terms = terms
         self._memo = memo
+        self.shadow = ""
+        """Why enforcement would have refused the session, in shadow mode."""
+        self._shadows: dict[Hold, str] = {}
+        """The same of single responses."""
         self._handshake = handshake
         self._upstream: UpstreamSocket | None = None
         now = gateway.clock.now()
@@ -133,6 +144,9 @@ class RealtimeSession:
         hold = self._hold(quote.total_nanos, now)
         if hold is not None:
             self._placing.add(hold)
+            if gateway.shadow_hard:
+                would = would_refuse(self._entry.current(now).accounts, quote, gateway.shadow_hard)
+                self._shadows |= {hold: would} if would else {}
             return None
         chain = self._entry.current(now)
         settings = gateway.settings
@@ -166,6 +180,8 @@ class RealtimeSession:
         if hold.is_ended:
             return
         price_id = None
+        shadow = self._shadows.pop(hold, "") or self.shadow
+        reason = "; ".join(text for text in (shadow, settlement.reason) if text) or None
         if settlement.price is not None and settlement.price is not self._terms.price:
             price_id = gateway.price_id(settlement.price)
         ending = Ending(
@@ -177,7 +193,7 @@ class RealtimeSession:
             price_id,
             None,
             200,
-            settlement.reason,
+            reason,
         )
         gateway.books.end(hold, ending)
         gateway.metrics.settled(self._entry.label, settlement, hold.nanos)
