@@ -279,3 +279,69 @@ def test_shadow_mode_lets_sessions_pass_and_records_why(tmp_path: Path, model: s
             assert say(connection, "hello").type == "response.done"
         booked = [charge for charge in settled(gateway, mock) if charge.basis != "void"]
         assert booked and all((charge.reason or "").startswith("shadow: ") for charge in booked)
+
+
+def part(name: str, value: bytes, extra: str = "") -> bytes:
+    """One part of a form, without its boundary."""
+    return f'content-disposition: form-data; name="{name}"{extra}\r\n\r\n'.encode() + value + b"\r\n"
+
+
+def form(boundary: bytes, *parts: bytes) -> bytes:
+    """A form of parts."""
+    return b"".join(b"--" + boundary + b"\r\n" + each for each in parts) + b"--" + boundary + b"--\r\n"
+
+
+def images(count: bytes, *more: bytes, extra: str = "") -> tuple[bytes, ...]:
+    """The parts of an image edit."""
+    return (
+        part("model", b"dall-e-test"),
+        part("prompt", b"x"),
+        part("size", b"1024x1024"),
+        part("n", count, extra),
+        part("image", b"x", '; filename="a.png"'),
+        *more,
+    )
+
+
+NESTED = form(b"BB", *images(b"1", part("junk", form(b"AA", *images(b"10")))))
+NAMED_TWICE = form(b"BB", *images(b"10", extra='; name="junk"'))
+
+
+@pytest.mark.parametrize(
+    ("types", "body"),
+    [
+        (["multipart/form-data; boundary=AA; boundary=BB"], NESTED),
+        (["multipart/form-data; boundary=BB; boundary*=AA"], NESTED),
+        (["multipart/form-data; boundary=BB", "multipart/form-data; boundary=AA"], NESTED),
+        (["multipart/form-data; boundary=BB"], NAMED_TWICE),
+    ],
+)
+def test_a_form_is_read_in_one_way(tmp_path: Path, types: list[str], body: bytes) -> None:
+    """One image was held and ten were made: two boundaries are two forms in one body."""
+    with house(tmp_path) as (mock, gateway):
+        headers = [("authorization", f"Bearer {SECRET}"), *(("content-type", kind) for kind in types)]
+        answer = httpx.post(gateway.url + "/v1/images/edits", headers=headers, content=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_form")
+        assert not mock.calls
+
+
+def test_a_list_in_the_place_of_the_model_is_no_fault(tmp_path: Path) -> None:
+    with house(tmp_path) as (_, gateway):
+        body = form(b"BB", part("model[]", b"dall-e-test"), part("prompt", b"x"))
+        headers = {"authorization": f"Bearer {SECRET}", "content-type": "multipart/form-data; boundary=BB"}
+        url = gateway.url + "/openai/deployments/dall-e-test/images/edits"
+        assert httpx.post(url, headers=headers, content=body).status_code == 400
+
+
+def test_a_models_name_does_not_write_the_providers_request(tmp_path: Path) -> None:
+    """A session's model went into the provider's request line as it came."""
+    with house(tmp_path, settings=SHADOW) as (mock, gateway):
+        for name in ("a%0d%0ax-injected:%20b", "a%26model%3Dtalk-test", "a%23", "a%20b"):
+            connection = handshake(gateway, name)
+            connection.settimeout(5)
+            assert connection.recv(100)
+            connection.close()
+        until_nothing_is_held(gateway)
+        for call in mock.calls:
+            assert b"x-injected" not in dict(call.headers)
+            assert call.query.count("model=") == 1

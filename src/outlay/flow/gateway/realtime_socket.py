@@ -27,6 +27,7 @@ from outlay.flow.shadow import PREFIX, would_refuse
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import Id, id_text
+from outlay.wire.fields import refuse_model
 from outlay.wire.intent import Rejection
 from outlay.wire.realtime import ServerEvent, read_client_event, read_server_event, response_intent
 from outlay.wire.routes import EXACT
@@ -50,6 +51,9 @@ def begin_realtime(  # noqa: PLR0917 - one call site
     model = query.get("model", [""])[0]
     if not model:
         return Refusal(400, "missing_field", "`model` is missing in the query", {"param": "model"})
+    bad_model = refuse_model(model)
+    if bad_model is not None:
+        return Refusal(bad_model.status, bad_model.code, bad_model.message, {"param": "model"})
     intent = response_intent(model, None)
     entries = gateway.entries(memo, EXACT["GET", "/v1/realtime"], intent)
     if isinstance(entries, Refusal):
@@ -220,6 +224,10 @@ class RealtimeSession:
             upstream = await connect(self._entry, self._gateway.settings.max_body_bytes)
         except (OSError, TimeoutError, ValueError) as error:
             self._refuse(502, "upstream_unreachable", f"The provider did not open a session: {error}.")
+            return
+        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            self._gateway.on_fault(error, id_text(self.id))
+            self._refuse(500, "internal_error", "Outlay failed on this session; it is logged.")
             return
         request, rest, bad = self._handshake
         self._upstream = upstream

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from urllib.parse import quote
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
@@ -127,7 +128,7 @@ async def connect(entry: Entry, max_message_bytes: int) -> UpstreamSocket:
     scheme = "wss" if address.is_tls else "ws"
     name = entry.model
     path = entry.path.decode()
-    uri = f"{scheme}://{address.host_header}{path}{'&' if '?' in path else '?'}model={name}"
+    uri = f"{scheme}://{address.host_header}{path}{'&' if '?' in path else '?'}model={quote(name, safe='')}"
     headers = []
     for line in entry.upstream_head.decode("latin-1").split("\r\n"):
         key, _, value = line.partition(": ")
