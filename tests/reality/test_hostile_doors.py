@@ -13,10 +13,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from websockets.exceptions import ConnectionClosedError
 from websockets.sync.server import ServerConnection, serve
 
 from outlay.flow.gateway.snapshot import Disclose, Mode, Settings
 from outlay.flow.ledger.audit import audit
+from outlay.wire.intent import Operation, Rejection
+from outlay.wire.translate import translate_request
 from tests import world
 from tests.harness import SECRET, RunningGateway, budget
 from tests.reality.doors import house
@@ -181,15 +184,16 @@ def _reading(file_id: str) -> dict[str, tuple[str, dict[str, Any]]]:
     escaped = json.loads(json.dumps({"type": "input_file", "file_id": file_id}))
     return {
         "responses": ("/v1/responses", {"model": "gpt-test", "input": [{"role": "user", "content": [part]}]}),
-        "escaped": ("/v1/responses", {"model": "gpt-test", "input": [{"role": "user", "content": [escaped]}]}),
+        "escaped": (
+            "/v1/responses",
+            {"model": "gpt-test", "input": [{"role": "user", "content": [escaped]}]},
+        ),
         "code": (
             "/v1/responses",
             {
                 "model": "gpt-test",
                 "input": "run",
-                "tools": [
-                    {"type": "code_interpreter", "container": {"type": "auto", "file_ids": [file_id]}}
-                ],
+                "tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": [file_id]}}],
             },
         ),
         "chat": (
@@ -237,9 +241,7 @@ def test_another_teams_objects_are_not_read_by_a_job(tmp_path: Path) -> None:
         row = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": body}
         batch = other.files.create(file=("b.jsonl", json.dumps(row).encode()), purpose="batch")
         with pytest.raises(openai.NotFoundError):
-            other.batches.create(
-                input_file_id=batch.id, endpoint="/v1/responses", completion_window="24h"
-            )
+            other.batches.create(input_file_id=batch.id, endpoint="/v1/responses", completion_window="24h")
         rows = b'{"messages":[]}\n' * 20
         training = other.files.create(file=("t.jsonl", rows), purpose="fine-tune")
         with pytest.raises(openai.NotFoundError):
@@ -345,3 +347,53 @@ def test_a_models_name_does_not_write_the_providers_request(tmp_path: Path) -> N
         for call in mock.calls:
             assert b"x-injected" not in dict(call.headers)
             assert call.query.count("model=") == 1
+
+
+def test_events_that_wait_for_money_are_bounded(tmp_path: Path) -> None:
+    """Sixty-four gigabytes could wait behind one running response."""
+    small = Settings(disclose=Disclose.ALL, max_body_bytes=1_000_000)
+    with house(tmp_path, "1.3", settings=small) as (mock, gateway):
+        mock.behave(output_tokens=400, chunk_ms=30)
+        with session(gateway) as connection:
+            wait_for(connection, "session.created")
+            connection.response.create()
+            wait_for(connection, "response.created")
+            with pytest.raises(ConnectionClosedError, match="too_many_pipelined"):
+                for _ in range(8):
+                    connection.input_audio_buffer.append(audio="A" * 300_000)
+                while True:
+                    connection.recv()
+        until_nothing_is_held(gateway)
+
+
+def masked(text: bytes) -> bytes:
+    """A client's text frame, masked with zeros."""
+    return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text
+
+
+def test_a_session_that_is_not_read_is_not_buffered(tmp_path: Path) -> None:
+    """What a client left unread piled up in the gateway for as long as the provider sent."""
+    stalls = Settings(disclose=Disclose.ALL, client_stall_s=4)
+    with house(tmp_path, "100", settings=stalls) as (mock, gateway):
+        mock.behave(output_tokens=4_000)
+        connection = handshake(gateway)
+        connection.settimeout(10)
+        assert connection.recv(100)
+        for _ in range(40):
+            connection.sendall(masked(b'{"type":"response.create"}'))
+        time.sleep(3)
+        (unread,) = gateway.call(
+            lambda: [each._socket.transport.get_write_buffer_size() for each in gateway.gateway.sessions]
+        )
+        assert unread < 1_000_000
+        until_nothing_is_held(gateway)  # a client that does not read for long is let go
+        connection.close()
+
+
+def test_a_search_with_default_options_is_not_dropped() -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"web_search_options":{}}'
+    for upstream in (Operation.RESPONSES, Operation.MESSAGES, Operation.GENERATE):
+        found = translate_request(
+            Operation.CHAT, upstream, body, model="m", stream=False, max_output_tokens=100
+        )
+        assert isinstance(found, Rejection) and found.param == "web_search_options"

@@ -143,7 +143,9 @@ def read_form(content_type: str, body: bytes, money_names: Collection[str] = ())
     kind, options = parse_options_header(content_type) if content_type.isascii() else (b"", {})
     boundary = options.get(b"boundary")
     if kind != _TYPE or not boundary or not _is_given_once(_BOUNDARIES, content_type.encode()):
-        return Rejection(400, "invalid_form", "the content type must be multipart/form-data with one boundary")
+        return Rejection(
+            400, "invalid_form", "the content type must be multipart/form-data with one boundary"
+        )
     reader = _Reader()
     try:
         parser = MultipartParser(

@@ -106,11 +106,15 @@ class RealtimeSession:
         """Each `response.create` on its way, which will take a spare hold: the client's own name of it."""
         self._running: dict[str, Hold] = {}
         self._pending: deque[bytes] = deque()
+        self._pending_bytes = 0
+        self._stalled_since = 0
+        """Monotonic ns since when the client does not read; 0: it does."""
         self._is_over = False
         self._deadline = 0
         self._task: asyncio.Task[None] | None = None
         socket.on_message = self._on_client
         socket.on_closed = self._on_client_closed
+        socket.on_writable = self._on_writable
 
     def begin(self) -> Refusal | None:
         """Place the first hold; the rest follows when it is durable."""
@@ -343,10 +347,13 @@ class RealtimeSession:
                 "unsupported_field", "transcription of the input is billed apart; it is not metered here"
             )
             return
-        if len(self._pending) >= MAX_PENDING:
-            self._end_session("too_many_pipelined", f"more than {MAX_PENDING} events wait")
+        most = self._gateway.settings.max_body_bytes
+        if len(self._pending) >= MAX_PENDING or self._pending_bytes + len(message) > most:
+            text = f"more than {MAX_PENDING} events or {most} bytes wait"
+            self._end_session("too_many_pipelined", text)
             return
         self._pending.append(message)
+        self._pending_bytes += len(message)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -365,6 +372,7 @@ class RealtimeSession:
                     self._end_session(refusal.code, refusal.message, refusal)
                 return
             self._pending.popleft()
+            self._pending_bytes -= len(message)
             if not isinstance(event, Rejection) and event.starts_response:
                 self._reserved.append(event.event_id)
             upstream.send(message)
@@ -375,7 +383,14 @@ class RealtimeSession:
             return None
         return self._place()
 
+    def _on_writable(self, is_writable: bool) -> None:
+        """Back-pressure: what a client does not read is not taken from the provider."""
+        self._stalled_since = 0 if is_writable else self._gateway.tick
+        if self._upstream is not None:
+            self._upstream.flow(is_writable)
+
     def _on_client_closed(self) -> None:
+        self._on_writable(True)
         if self._is_over or self._deadline:
             return
         if (self._running or self._reserved) and self._upstream is not None:
@@ -425,6 +440,10 @@ class RealtimeSession:
 
     def overdue(self, now: int) -> None:
         """Time limits; monotonic ns."""
+        stalled_s = (now - self._stalled_since) // _SECOND if self._stalled_since else 0
+        if stalled_s >= self._gateway.settings.client_stall_s:
+            # its close is not read either; the connection is what tells it
+            self._socket.abort()
         refusal = None if self._deadline or self._is_over else self._still_allowed()
         if refusal is not None:
             self._end_session(refusal.code, refusal.message)

@@ -47,6 +47,15 @@ class UpstreamSocket(asyncio.Protocol):
             self._protocol.send_text(text)
             self._write()
 
+    def flow(self, is_wanted: bool) -> None:
+        """Take what the provider sends, or let it wait."""
+        if self.transport.is_closing():
+            return
+        if is_wanted:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
     def close(self) -> None:
         """Begin the closing handshake, and end the connection soon whatever the peer does."""
         self.on_closed = _nothing

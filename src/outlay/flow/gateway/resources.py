@@ -195,14 +195,15 @@ def _named_in(body: bytes) -> list[str]:
     def collect(pairs: list[tuple[str, object]]) -> None:
         for name, value in pairs:
             if name in _NAMING:
-                found.extend(item for item in (value if isinstance(value, list) else [value]) if item)
+                values: list[object] = value if isinstance(value, list) else [value]
+                found.extend(item for item in values if isinstance(item, str))
 
     try:
         # numbers stay text: huge ones would be slow, or refused by int()
         json.loads(body, object_pairs_hook=collect, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return []
-    return [name for name in found if isinstance(name, str)]
+    return found
 
 
 def not_found(resource: str) -> Refusal:
