@@ -16,6 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.server import ServerConnection, serve
 
+from outlay.app.cli.main import main
 from outlay.flow.gateway.snapshot import Disclose, Mode, Settings
 from outlay.flow.ledger.audit import audit
 from outlay.wire.intent import Operation, Rejection
@@ -397,3 +398,44 @@ def test_a_search_with_default_options_is_not_dropped() -> None:
             Operation.CHAT, upstream, body, model="m", stream=False, max_output_tokens=100
         )
         assert isinstance(found, Rejection) and found.param == "web_search_options"
+
+
+LITELLM = """
+model_list:
+  - model_name: gpt
+    litellm_params:
+      model: azure/gpt-4o
+      api_key: SECRET
+      api_base: https://user:SECRET@example.openai.azure.com/?sig=SECRET
+      azure_ad_token: SECRET
+      extra_headers: {Authorization: Bearer SECRET}
+      extra_body: {anything: SECRET}
+      weird_token: SECRET
+      webhook: https://hooks.example/SECRET
+general_settings: {master_key: SECRET}
+"""
+BIFROST = {
+    "providers": {
+        "openai": {
+            "keys": [{"value": "SECRET", "models": ["gpt-4o"], "weight": 1}],
+            "network_config": {"base_url": "https://user:SECRET@example.test/v1?sig=SECRET"},
+        }
+    }
+}
+
+
+@pytest.mark.parametrize("kind", ["litellm", "bifrost"])
+def test_an_import_shows_and_writes_no_secret(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tokens of odd names, nested ones and those in addresses stood in the report or the file."""
+    source, target = tmp_path / "source", tmp_path / "outlay.yaml"
+    source.write_text(LITELLM if kind == "litellm" else json.dumps(BIFROST))
+    arguments = ["import", kind, "--config", str(source), "-c", str(target)]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    assert "SECRET" not in told.out + told.err
+    written = [path for path in tmp_path.iterdir() if path != source and path.is_file()]
+    assert target in written
+    assert not [path for path in written if b"SECRET" in path.read_bytes()]
