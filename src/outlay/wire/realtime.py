@@ -207,7 +207,8 @@ def read_client_event(data: bytes) -> ClientEvent | Rejection:
         event.type,
         limit if isinstance(limit, int) else None,
         limit == _UNBOUNDED,
-        transcription.model if isinstance(transcription, _Transcription) else None,
+        # one without a model is one at the provider's choice: it is billed all the same
+        (transcription.model or "") if isinstance(transcription, _Transcription) else None,
         transcription is not msgspec.UNSET,
         None if kinds is None else ((Modality.AUDIO,) if "audio" in kinds else ()),
         None

@@ -13,8 +13,8 @@ import msgspec
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.entries import Memo
 from outlay.flow.gateway.exchange import Exchange
+from outlay.flow.gateway.fetch import TOO_LARGE, Fetch
 from outlay.flow.gateway.fetch import Done as FetchDone
-from outlay.flow.gateway.fetch import Fetch
 from outlay.flow.gateway.fixed import FixedTerms
 from outlay.flow.gateway.job_terms import (
     Done,
@@ -264,6 +264,12 @@ class JobKeeper:
         def fetched(status: int, data: bytes) -> None:
             self._polling.discard(row.hold_id)
             hold = self._gateway.books.hold_of(row.hold_id)
+            if hold is not None and status == 0 and data == TOO_LARGE:
+                # asking again gives the same: what is held is booked, and `ledger resolve` corrects it
+                self._settle(
+                    row, hold, _unknown(hold, "the results of the job are larger than max_job_bytes")
+                )
+                return
             if hold is None or (status != 200 and status not in (404, 410)):
                 return  # asked again at the next tick
             if status != 200:
