@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import msgspec
 import openai
 import pytest
 
@@ -325,3 +326,22 @@ def test_stored_responses_are_their_teams(stage: Stage, is_stream: bool) -> None
             other.responses.retrieve(made)
         with pytest.raises(openai.NotFoundError):
             other.responses.create(model="gpt-test", input="and then", previous_response_id=made)
+
+
+def test_results_that_are_too_large_to_read_are_booked_at_what_is_held(tmp_path: Path) -> None:
+    with MockProvider(
+        prices=world.meter_prices(), models=world.MODELS, behaviour={"output_tokens": 20}
+    ) as mock:
+        stage = Stage(tmp_path, mock, "10")
+        with stage.gateway, stage.openai() as client:
+            settings = stage.gateway.snapshot.settings
+            batch = submit(client, lines())
+            # the file of calls is read before it is held, so only its results meet the lower limit
+            stage.gateway.swap(settings=msgspec.structs.replace(settings, max_job_bytes=200))
+            done(lambda: client.batches.retrieve(batch.id), ("completed",))
+            stage.wait()
+            (charge,) = stage.costly()
+            assert charge.basis == "outcome_unknown"
+            assert charge.cost_nanos == charge.hold_nanos >= mock.meter.total_nanos > 0
+            assert "max_job_bytes" in (charge.reason or "")
+            assert audit(stage.gateway.path).findings == ()

@@ -47,6 +47,11 @@ def server(event: dict[str, Any], *, is_known: bool = True) -> ServerEvent:
             {"transcription_model": "gpt-4o-transcribe", "has_transcription": True},
         ),
         ({"audio": {"input": {"transcription": None}}}, {"has_transcription": True}),
+        # at the provider's choice of model: billed all the same
+        (
+            {"audio": {"input": {"transcription": {}}}},
+            {"transcription_model": "", "has_transcription": True},
+        ),
         ({"audio": {"input": {"turn_detection": None}}}, {"responds_unasked": False}),
         ({"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}}, {"responds_unasked": True}),
         ({"turn_detection": {"type": "server_vad", "create_response": False}}, {"responds_unasked": False}),

@@ -5,6 +5,7 @@ is refused: a field of money given twice or in another case, an encoded part, a 
 any route.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -22,6 +23,8 @@ MAX_TEXT_BYTES: Final = 256 * 1024
 """Largest part that is read as text (a prompt has at most 32,000 characters)."""
 _TYPE: Final = b"multipart/form-data"
 _REPEATABLE_END: Final = "[]"
+_BOUNDARIES: Final = re.compile(rb";\s*boundary\s*(\*[0-9*]*\s*)?=", re.IGNORECASE)
+_NAMES: Final = re.compile(rb";\s*name\s*(\*[0-9*]*\s*)?=", re.IGNORECASE)
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
@@ -101,7 +104,11 @@ class _Reader:
         self._end = end
 
     def on_part_end(self) -> None:
-        kind, options = parse_options_header(self._headers.get(b"content-disposition"))
+        disposition = self._headers.get(b"content-disposition", b"")
+        if not _is_given_once(_NAMES, disposition):
+            self.problem = "a part has its name twice, or in an extended form"
+            return
+        kind, options = parse_options_header(disposition)
         name = options.get(b"name")
         if kind != b"form-data" or name is None:
             self.problem = "a part has no `content-disposition: form-data` with a name"
@@ -135,8 +142,10 @@ def read_form(content_type: str, body: bytes, money_names: Collection[str] = ())
     """
     kind, options = parse_options_header(content_type) if content_type.isascii() else (b"", {})
     boundary = options.get(b"boundary")
-    if kind != _TYPE or not boundary:
-        return Rejection(400, "invalid_form", "the content type must be multipart/form-data with a boundary")
+    if kind != _TYPE or not boundary or not _is_given_once(_BOUNDARIES, content_type.encode()):
+        return Rejection(
+            400, "invalid_form", "the content type must be multipart/form-data with one boundary"
+        )
     reader = _Reader()
     try:
         parser = MultipartParser(
@@ -174,6 +183,12 @@ def replace_part(form: Form, name: str, value: str) -> bytes:
                 raise KeyError(name)
             return form.body[: part.start] + value.encode() + form.body[part.end :]
     raise KeyError(name)
+
+
+def _is_given_once(parameter: re.Pattern[bytes], header: bytes) -> bool:
+    """Whether a header has a parameter at most once and plainly: readers differ in which of two they take."""
+    found = parameter.findall(header)
+    return not found or found == [b""]
 
 
 def _refuse_names(parts: Iterable[Part], money_names: Collection[str]) -> Rejection | None:

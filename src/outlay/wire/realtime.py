@@ -21,6 +21,8 @@ MIN_TURN_TOKENS: Final = 256
 """Held for a turn at least, on each side of its transcription."""
 _CLIENT_TOOLS: Final = frozenset({"function"})
 _UNBOUNDED: Final = "inf"
+_NO_RESPONSE: Final = frozenset({"conversation_already_has_active_response"})
+"""Codes of errors that only a `response.create` meets."""
 _SPEAKS: Final = frozenset({"session.update", "transcription_session.update", "response.create"})
 
 
@@ -39,6 +41,8 @@ class ClientEvent(msgspec.Struct, frozen=True, gc=False):
     output_modalities: tuple[Modality, ...] | None = None
     responds_unasked: bool | None = None
     """Whether the server starts responses by itself when a turn has ended."""
+    event_id: str | None = None
+    """The client's own name of a `response.create`, which an error about it repeats."""
 
     @property
     def starts_response(self) -> bool:
@@ -59,6 +63,10 @@ class ServerEvent(msgspec.Struct, frozen=True, gc=False):
     usage: Usage | None = None
     transcription_usage: Usage | None = None
     is_error: bool = False
+    refused_event_id: str | None = None
+    """Of an `error`: the client's own name of the event that it is about."""
+    refuses_response: bool = False
+    """The error can only be about a `response.create`: no response will come of it."""
 
     @property
     def ends_response(self) -> bool:
@@ -107,6 +115,7 @@ class _Settings(_Limits, gc=False):
 
 class _ClientEvent(msgspec.Struct, gc=False):
     type: str = ""
+    event_id: str | None = None
     session: _Settings | None = None
     response: _Settings | None = None
 
@@ -147,11 +156,18 @@ class _Session(_Limits, gc=False):
     model: str | None = None
 
 
+class _Error(msgspec.Struct, gc=False):
+    code: str | None = None
+    param: str | None = None
+    event_id: str | None = None
+
+
 class _ServerEvent(msgspec.Struct, gc=False):
     type: str = ""
     session: _Session | None = None
     response: _Response | None = None
     usage: _Usage | None = None
+    error: _Error | None = None
 
 
 _decode_client: Final = msgspec.json.Decoder(_ClientEvent).decode
@@ -178,7 +194,7 @@ def read_client_event(data: bytes) -> ClientEvent | Rejection:
         return Rejection(422, "duplicate_field", "the event has a field twice in one object; send it once")
     settings = event.session if event.type != "response.create" else event.response
     if settings is None:
-        return ClientEvent(event.type)
+        return ClientEvent(event.type, event_id=event.event_id)
     refused = _refuse_settings(settings)
     if refused is not None:
         return refused
@@ -191,12 +207,14 @@ def read_client_event(data: bytes) -> ClientEvent | Rejection:
         event.type,
         limit if isinstance(limit, int) else None,
         limit == _UNBOUNDED,
-        transcription.model if isinstance(transcription, _Transcription) else None,
+        # one without a model is one at the provider's choice: it is billed all the same
+        (transcription.model or "") if isinstance(transcription, _Transcription) else None,
         transcription is not msgspec.UNSET,
         None if kinds is None else ((Modality.AUDIO,) if "audio" in kinds else ()),
         None
         if isinstance(turns, msgspec.UnsetType)
         else turns is not None and turns.create_response is not False,
+        event.event_id,
     )
 
 
@@ -226,7 +244,11 @@ def read_server_event(data: bytes) -> ServerEvent:
                 transcription_usage=None if event.usage is None else _heard(event.usage),
             )
         case "error":
-            return ServerEvent(event.type, is_error=True)
+            error = event.error or _Error()
+            refuses = error.code in _NO_RESPONSE or (error.param or "").split(".")[0] == "response"
+            return ServerEvent(
+                event.type, is_error=True, refused_event_id=error.event_id, refuses_response=refuses
+            )
         case _:
             return ServerEvent(event.type)
 

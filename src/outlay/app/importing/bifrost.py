@@ -13,7 +13,7 @@ from outlay.app.importing.deployments import spelled_out
 from outlay.app.importing.lengths import length_of, nanos_of
 from outlay.app.importing.limits import Limit, Limits
 from outlay.app.importing.litellm_tables import moment
-from outlay.app.importing.plan import Plan, amount, carries, is_name, readable_names
+from outlay.app.importing.plan import A_SECRET, Plan, amount, carries, is_name, plain_address, readable_names
 from outlay.app.importing.vendors import BIFROST_VENDORS, Vendor
 from outlay.flow.gateway.snapshot import Strategy
 from outlay.kernel.clock import UnixNanos
@@ -252,7 +252,7 @@ class _Reader:
         return fields
 
     def _address(self, address: str, vendor: Vendor) -> str:
-        text = self._reference(address).rstrip("/")
+        text = self._reference(plain_address(address)).rstrip("/")
         suffix = vendor.suffix or ("/v1" if vendor.name == "openai" else "")
         return text if not suffix or text.endswith(suffix) else text + suffix
 
@@ -271,7 +271,7 @@ class _Reader:
             return f"${{{text.removeprefix(_ENVIRONMENT)}:-}}"
         variable = "".join(letter if letter.isalnum() else "_" for letter in standard).upper()
         self._plan.leave(
-            where, "(a secret)", "a secret is never copied into a file", f"set {variable} where Outlay runs"
+            where, A_SECRET, "a secret is never copied into a file", f"set {variable} where Outlay runs"
         )
         return f"${{{variable}:-}}"
 

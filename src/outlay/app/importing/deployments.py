@@ -13,7 +13,7 @@ import msgspec
 
 from outlay.app.config.convert import with_defaults
 from outlay.app.config.tree import CustomEntry, ModelEntry, ProviderEntry, TargetEntry
-from outlay.app.importing.plan import Plan, amount, carries, is_name, plain
+from outlay.app.importing.plan import A_SECRET, Plan, amount, carries, is_name, plain, plain_address
 from outlay.app.importing.vendors import BARE_NAMES, LITELLM_VENDORS, Vendor
 from outlay.flow.gateway.snapshot import Strategy
 from outlay.wire.intent import Dialect
@@ -194,6 +194,14 @@ class Deployments:
         address = str(params.get("api_base") or params.get("base_url") or "")
         if vendor.dialect is not None:
             fields["dialect"] = vendor.dialect
+        if address != plain_address(address):
+            self._plan.leave(
+                f"{deployment.where}: api_base",
+                A_SECRET,
+                "a user name or query of an address may be a secret",
+                "set `headers` of the provider",
+            )
+            address = plain_address(address)
         if address:
             fields["base_url"] = self._reference(address).rstrip("/")
             if vendor.suffix and not fields["base_url"].endswith(vendor.suffix):
@@ -268,7 +276,7 @@ class Deployments:
         if value.startswith(_ENVIRONMENT):
             return f"${{{value.removeprefix(_ENVIRONMENT)}:-}}"
         self._plan.leave(
-            where, "(a secret)", "a secret is never copied into a file", f"set {standard} where Outlay runs"
+            where, A_SECRET, "a secret is never copied into a file", f"set {standard} where Outlay runs"
         )
         return f"${{{standard}:-}}"
 

@@ -1,5 +1,6 @@
 """What an import would make here, and what it could not carry over: the common form of every source."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, InvalidOperation
@@ -64,7 +65,8 @@ class Plan:
 
     def leave(self, where: str, value: object, reason: str, fix: str) -> None:
         """List a field that is not carried over; once."""
-        found = Unmapped(where, shown(value), reason, fix)
+        hidden = value != A_SECRET and may_be_secret(where, value)
+        found = Unmapped(where, HIDDEN if hidden else shown(value), reason, fix)
         if found not in self.unmapped:
             self.unmapped.append(found)
 
@@ -75,6 +77,29 @@ class Plan:
 
 
 MAX_SHOWN: Final = 80
+A_SECRET: Final = "(a secret)"
+HIDDEN: Final = "(not shown)"
+_SECRET_WORDS: Final = ("password", "secret", "token", "credential", "api_key", "auth")
+_HARMLESS_WORDS: Final = ("tokens", "author")
+
+
+def may_be_secret(where: str, value: object) -> bool:
+    """Whether a field's value may be, or hold, a secret: by its name, or since nobody knows what is in it."""
+    if isinstance(value, Mapping) or (isinstance(value, list) and any(not isinstance(x, str) for x in value)):
+        return True
+    name = re.split(r"[:. ]", where)[-1].lower()
+    for word in _HARMLESS_WORDS:
+        name = name.replace(word, "")
+    return any(word in name for word in _SECRET_WORDS) or "://" in str(value)
+
+
+def plain_address(address: str) -> str:
+    """An address without user name, query and fragment, which may be secrets."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return address
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def shown(value: object) -> str:

@@ -24,6 +24,7 @@ from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.fixed import free_terms
 from outlay.flow.gateway.passthrough import NO_METHODS, find_pass_route, pass_terms
 from outlay.flow.gateway.refusal import FIRM_CODES, Refusal, stopped_by
+from outlay.flow.gateway.resources import names_objects
 from outlay.flow.gateway.session import open_session
 from outlay.flow.gateway.snapshot import Aim, Aims, Provider
 from outlay.flow.orders import find_order
@@ -86,6 +87,11 @@ class Desk:
             except BadRequest as error:
                 exchange.refuse(Refusal(error.status, error.code, error.message))
                 return
+        if names_objects(request.body):
+            theirs = gateway.resources.is_anothers(memo.snapshot, memo.key, request.body)
+            if theirs is not None:
+                exchange.refuse(theirs)
+                return
         plain = PARSERS.get(match.route.operation)
         if plain is not None and not match.model:
             intent = plain(request.body)
@@ -98,17 +104,12 @@ class Desk:
         else:
             intent = parse_call(match, request)
         if isinstance(intent, Rejection):
-            self._reject(exchange, memo, match, request, intent)
+            self.reject(exchange, memo, match, request, intent)
             return
-        if intent.has_referenced_input and intent.operation is Operation.RESPONSES:
-            theirs = gateway.resources.is_anothers(memo.snapshot, memo.key, request.body)
-            if theirs is not None:
-                exchange.refuse(theirs)
-                return
         entries = gateway.entries(memo, match, intent)
         if isinstance(entries, Refusal):
             if gateway.is_shadow and entries.status == 403 and entries.code not in FIRM_CODES:
-                self._shadowed(exchange, memo, match, request, entries.code)
+                self.let_pass(exchange, memo, match, request, entries.code)
                 return
             if entries.code == "paused":
                 remember_paused(gateway, exchange, memo, entries, intent.model)
@@ -227,17 +228,29 @@ class Desk:
 
     # -- what enforcement would refuse ------------------------------------------------------------------------
 
-    def _reject(
+    def reject(
         self, exchange: Exchange, memo: Memo, match: Match, request: Request, rejection: Rejection
     ) -> None:
+        """Refuse a call that cannot be bounded; shadow mode lets it pass."""
         if self._gateway.is_shadow and rejection.status == 422:
-            self._shadowed(exchange, memo, match, request, rejection.code)
+            self.let_pass(exchange, memo, match, request, rejection.code)
             return
         refusal = Refusal(rejection.status, rejection.code, rejection.message, {"param": rejection.param})
         exchange.refuse(refusal)
 
-    def _shadowed(self, exchange: Exchange, memo: Memo, match: Match, request: Request, code: str) -> None:
-        """Shadow mode: let a call through that would have been refused before its cost was known, and record it."""
+    def let_pass(  # noqa: PLR0917 - as it came, and why
+        self,
+        exchange: Exchange,
+        memo: Memo,
+        match: Match,
+        request: Request,
+        code: str,
+        at: Provider | None = None,
+    ) -> None:
+        """Shadow mode: let a call through that would have been refused before its cost was known, and record it.
+
+        `at` is its provider, where what the call works on says so.
+        """
         gateway, route = self._gateway, match.route
         model = match.model
         try:
@@ -246,8 +259,8 @@ class Desk:
             model = ""
         aims = memo.snapshot.aims(route.dialect, route.operation, model)
         native = [aim for aim in aims.targets if aim.operation is route.operation] if aims is not None else []
-        provider = gateway.resources.provider_of(memo.snapshot, memo.key, route.dialect, "")
-        if native:
+        provider = at or gateway.resources.provider_of(memo.snapshot, memo.key, route.dialect, "")
+        if native and at is None:
             provider = native[0].provider
         if isinstance(provider, Refusal):
             exchange.refuse(provider)
@@ -322,7 +335,7 @@ class Desk:
         self, exchange: Exchange, memo: Memo, method: str, path: str, request: Request
     ) -> None:
         route = Route(method, path, dialect_of(path), Operation.FREE, Metering.FREE)
-        self._shadowed(exchange, memo, Match(route, path=path), request, "route_not_found")
+        self.let_pass(exchange, memo, Match(route, path=path), request, "route_not_found")
 
     def _answer_models(self, exchange: Exchange, memo: Memo, match: Match) -> None:
         dialect = match.route.dialect

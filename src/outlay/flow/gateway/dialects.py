@@ -134,6 +134,8 @@ def parse_call(match: Match, request: Request) -> CallIntent | Rejection:
     route = match.route
     by_form = FORM_PARSERS.get(route.operation)
     if by_form is not None:
+        if sum(name == b"content-type" for name, _ in request.headers) > 1:
+            return Rejection(400, "invalid_form", "the request has more than one content type")
         if match.model:
             named = with_part(request.content_type, request.body, "model", match.model)
             if isinstance(named, Rejection):
@@ -171,7 +173,10 @@ def with_part(content_type: str, body: bytes, name: str, value: str) -> bytes | 
     if isinstance(form, Rejection):
         return form
     if form.files(name):
-        return replace_part(form, name, value)
+        try:
+            return replace_part(form, name, value)
+        except KeyError:
+            return Rejection(400, "invalid_value", f"`{name}` must be one plain field", name)
     boundary = body[: body.index(b"\r\n")]
     head = b'%b\r\ncontent-disposition: form-data; name="%b"\r\n\r\n' % (boundary, name.encode())
     return head + value.encode() + b"\r\n" + body

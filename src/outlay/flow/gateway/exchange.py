@@ -340,7 +340,7 @@ class Exchange(Growing):
         job = fixed.accepted(status, body) if fixed is not None else None
         cost = 0
         if fixed is not None and job is not None:
-            fixed.defer(self._hold, job)
+            fixed.defer(self._hold, job, self.shadow)
         else:
             special = self._sent.operation in _SPECIAL
             at = self._now()

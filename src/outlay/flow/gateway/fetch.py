@@ -15,6 +15,10 @@ Done = Callable[[int, bytes], None]
 """(status, body) of the answer; status 0: there was none, and the body says why."""
 
 
+TOO_LARGE: Final = b"larger than max_job_bytes"
+"""What a fetch says, with status 0, of an answer that it did not read to its end."""
+
+
 class Fetch:
     """One GET under the provider's own credential. `done` is called once, never from within the constructor."""
 
@@ -57,7 +61,7 @@ class Fetch:
             self._parts.append(data)
         elif self._connection is not None:
             self._connection.abort()
-            self._finish(0, b"larger than max_job_bytes")
+            self._finish(0, TOO_LARGE)
 
     def on_answer_read(self) -> None:
         """See `upstream.Call`."""

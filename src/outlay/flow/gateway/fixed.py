@@ -25,8 +25,8 @@ class FixedTerms:
         """The provider's id of a job that goes on after this answer; None if there is none."""
         return None
 
-    def defer(self, hold: Hold, job_id: str) -> None:
-        """Keep the hold open for a job."""
+    def defer(self, hold: Hold, job_id: str, shadow: str) -> None:
+        """Keep the hold open for a job; `shadow` says why enforcement would have refused it."""
         raise AccountingBroken("only a job is deferred")
 
 

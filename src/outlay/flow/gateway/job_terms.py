@@ -51,6 +51,8 @@ class JobBody(msgspec.Struct, frozen=True):
     endpoint: str = ""
     """Path of a batch's calls."""
     tier: str = ""
+    shadow: str = ""
+    """Why enforcement would have refused it, in shadow mode."""
 
 
 class JobView(msgspec.Struct, frozen=True, gc=False):

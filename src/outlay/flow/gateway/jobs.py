@@ -13,8 +13,8 @@ import msgspec
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.entries import Memo
 from outlay.flow.gateway.exchange import Exchange
+from outlay.flow.gateway.fetch import TOO_LARGE, Fetch
 from outlay.flow.gateway.fetch import Done as FetchDone
-from outlay.flow.gateway.fetch import Fetch
 from outlay.flow.gateway.fixed import FixedTerms
 from outlay.flow.gateway.job_terms import (
     FILE_PATH,
@@ -78,9 +78,10 @@ class Submission(FixedTerms):
             return None
         return job.id
 
-    def defer(self, hold: Hold, job_id: str) -> None:
+    def defer(self, hold: Hold, job_id: str, shadow: str) -> None:
         """See `FixedTerms`."""
-        self._keeper.keep(hold, self._kind, self.terms, job_id, self._body)
+        body = msgspec.structs.replace(self._body, shadow=shadow) if shadow else self._body
+        self._keeper.keep(hold, self._kind, self.terms, job_id, body)
 
 
 class JobKeeper:
@@ -105,11 +106,11 @@ class JobKeeper:
             return
         if operation is Operation.MESSAGE_BATCH:
             found = message_batch_terms(memo, provider, request.body, self._gateway.clock.now())
-            self._begin(exchange, memo, match, provider, found)
+            self._begin(exchange, memo, match, request, provider, found)
             return
         order = parse_batch(request.body) if operation is Operation.BATCH else parse_fine_tuning(request.body)
         if isinstance(order, Rejection):
-            exchange.refuse(Refusal(order.status, order.code, order.message, {"param": order.param}))
+            self._gateway.desk.reject(exchange, memo, match, request, order)
             return
         file_id = order.input_file_id if isinstance(order, BatchRequest) else order.training_file
         where = self._gateway.resources.provider_of(
@@ -128,12 +129,16 @@ class JobKeeper:
                 )
                 return
             now = self._gateway.clock.now()
+            theirs = self._gateway.resources.is_anothers_in(memo.snapshot, memo.key, data)
+            if theirs is not None:
+                exchange.refuse(theirs)
+                return
             try:
                 if isinstance(order, BatchRequest):
                     terms = batch_terms(memo, at, order, data, now)
                 else:
                     terms = training_terms(memo, at, order, data, now)
-                self._begin(exchange, memo, match, at, terms)
+                self._begin(exchange, memo, match, request, at, terms)
             except AccountingBroken:
                 raise
             except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
@@ -142,15 +147,19 @@ class JobKeeper:
         limit = memo.snapshot.settings.max_job_bytes
         self._fetch(at, FILE_PATH.replace("{id}", file_id), limit, fetched)
 
-    def _begin(
+    def _begin(  # noqa: PLR0917 - two call sites, above
         self,
         exchange: Exchange,
         memo: Memo,
         match: Match,
+        request: Request,
         provider: Provider,
         found: tuple[Terms, JobBody] | Refusal,
     ) -> None:
         if isinstance(found, Refusal):
+            if self._gateway.is_shadow and found.status in (403, 422):
+                self._gateway.desk.let_pass(exchange, memo, match, request, found.code, provider)
+                return
             exchange.refuse(found)
             return
         terms, body = found
@@ -250,6 +259,12 @@ class JobKeeper:
         def fetched(status: int, data: bytes) -> None:
             self._polling.discard(row.hold_id)
             hold = self._gateway.books.hold_of(row.hold_id)
+            if hold is not None and status == 0 and data == TOO_LARGE:
+                # asking again gives the same: what is held is booked, and `ledger resolve` corrects it
+                self._settle(
+                    row, hold, _unknown(hold, "the results of the job are larger than max_job_bytes")
+                )
+                return
             if hold is None or (status != 200 and status not in (404, 410)):
                 return  # asked again at the next tick
             if status != 200:
@@ -265,6 +280,8 @@ class JobKeeper:
             return
         self._asked_at.pop(row.hold_id, None)
         price_id = None if settlement.price is None else gateway.price_id(settlement.price)
+        body = msgspec.json.decode(row.body, type=JobBody)
+        reason = "; ".join(text for text in (body.shadow, settlement.reason) if text) or None
         gateway.books.end(
             hold,
             Ending(
@@ -276,11 +293,10 @@ class JobKeeper:
                 price_id,
                 None,
                 200,
-                settlement.reason,
+                reason,
             ),
         )
-        model = msgspec.json.decode(row.body, type=JobBody).model
-        gateway.metrics.settled((row.provider, model), settlement, hold.nanos)
+        gateway.metrics.settled((row.provider, body.model), settlement, hold.nanos)
 
     def _fetch(self, provider: Provider, path: str, max_bytes: int, done: FetchDone) -> None:
         pool = self._gateway.pools.get(provider.name)

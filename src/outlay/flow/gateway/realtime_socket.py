@@ -15,6 +15,7 @@ import msgspec
 from outlay.flow.authorize import Denied, authorize
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.entries import Entry, Memo
+from outlay.flow.gateway.fixed import free_terms
 from outlay.flow.gateway.quoting import make_terms
 from outlay.flow.gateway.realtime_upstream import UpstreamSocket, connect
 from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred
@@ -23,10 +24,13 @@ from outlay.flow.gateway.websocket import GOING_AWAY, POLICY, WebSocket
 from outlay.flow.ledger.charge import Ending, Hold
 from outlay.flow.outcome import Failure
 from outlay.flow.scope import Identity
+from outlay.flow.shadow import PREFIX, would_refuse
+from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import Id, id_text
+from outlay.wire.fields import refuse_model
 from outlay.wire.intent import Rejection
-from outlay.wire.realtime import read_client_event, read_server_event, response_intent
+from outlay.wire.realtime import ServerEvent, read_client_event, read_server_event, response_intent
 from outlay.wire.routes import EXACT
 
 if TYPE_CHECKING:
@@ -48,6 +52,9 @@ def begin_realtime(  # noqa: PLR0917 - one call site
     model = query.get("model", [""])[0]
     if not model:
         return Refusal(400, "missing_field", "`model` is missing in the query", {"param": "model"})
+    bad_model = refuse_model(model)
+    if bad_model is not None:
+        return Refusal(bad_model.status, bad_model.code, bad_model.message, {"param": "model"})
     intent = response_intent(model, None)
     entries = gateway.entries(memo, EXACT["GET", "/v1/realtime"], intent)
     if isinstance(entries, Refusal):
@@ -56,27 +63,38 @@ def begin_realtime(  # noqa: PLR0917 - one call site
     terms = make_terms(
         gateway.snapshot, entry.provider, entry.model, intent, gateway.clock.now(), can_insert=False
     )
+    shadow = ""
+    if isinstance(terms, Refusal) and gateway.is_shadow and terms.status == 422:
+        shadow = f"{PREFIX}{terms.code}"
+        terms = free_terms(gateway.snapshot, entry.provider, intent).terms
     if isinstance(terms, Refusal):
         return terms
-    session = RealtimeSession(gateway, socket, entry, terms, (request, rest, bad))
+    session = RealtimeSession(gateway, socket, entry, terms, memo, (request, rest, bad))
+    session.shadow = shadow
     return session.begin()
 
 
 class RealtimeSession:
     """See the module."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one call site
         self,
         gateway: "Gateway",
         socket: WebSocket,
         entry: Entry,
         terms: Terms,
+        memo: Memo,
         handshake: tuple[Request, bytes, Refusal],
     ) -> None:
         self._gateway = gateway
         self._socket = socket
         self._entry = entry
         self._terms = terms
+        self._memo = memo
+        self.shadow = ""
+        """Why enforcement would have refused the session, in shadow mode."""
+        self._shadows: dict[Hold, str] = {}
+        """The same of single responses."""
         self._handshake = handshake
         self._upstream: UpstreamSocket | None = None
         now = gateway.clock.now()
@@ -85,15 +103,19 @@ class RealtimeSession:
         self._placing: set[Hold] = set()
         """Holds on their way to the store."""
         self._spare: list[Hold] = []
-        self._reserved = 0
-        """Spare holds that a `response.create` on its way will take."""
+        self._reserved: deque[str | None] = deque()
+        """Each `response.create` on its way, which will take a spare hold: the client's own name of it."""
         self._running: dict[str, Hold] = {}
         self._pending: deque[bytes] = deque()
+        self._pending_bytes = 0
+        self._stalled_since = 0
+        """Monotonic ns since when the client does not read; 0: it does."""
         self._is_over = False
         self._deadline = 0
         self._task: asyncio.Task[None] | None = None
         socket.on_message = self._on_client
         socket.on_closed = self._on_client_closed
+        socket.on_writable = self._on_writable
 
     def begin(self) -> Refusal | None:
         """Place the first hold; the rest follows when it is durable."""
@@ -105,32 +127,43 @@ class RealtimeSession:
 
     # -- holds ------------------------------------------------------------------------------------------------
 
-    def _place(self) -> Refusal | None:
-        """Place one more spare hold, or say why it does not fit."""
-        gateway, entry, quote = self._gateway, self._entry, self._terms.quote
-        now = gateway.clock.now()
-        chain = entry.current(now)
-        for run in chain.runs:
-            code = run.bars(now)
-            if code and not gateway.is_shadow:
-                return run_barred(run, code, gateway.settings, id_text(self.id))
+    def _hold(self, nanos: int, now: UnixNanos, *, is_begun: bool = False) -> Hold | None:
+        gateway, entry = self._gateway, self._entry
         self._attempt += 1
         hold = gateway.books.place(
-            chain,
-            quote.total_nanos,
+            entry.current(now),
+            nanos,
             self.id,
             self._attempt,
             entry.route_id,
             gateway.price_id(self._terms.price),
-            self._on_durable,
+            self._on_begun_durable if is_begun else self._on_durable,
             now,
             None if self._attempt == 1 else gateway.ids.make(now),
+            is_begun=is_begun,
         )
+        if hold is None:
+            self._attempt -= 1
+        return hold
+
+    def _place(self) -> Refusal | None:
+        """Place one more spare hold, or say why it does not fit."""
+        gateway, quote = self._gateway, self._terms.quote
+        now = gateway.clock.now()
+        chain = self._entry.current(now)
+        for run in chain.runs:
+            code = run.bars(now)
+            if code and not gateway.is_shadow:
+                return run_barred(run, code, gateway.settings, id_text(self.id))
+        hold = self._hold(quote.total_nanos, now)
         if hold is not None:
             gateway.books.count_call(chain)
             self._placing.add(hold)
+            if gateway.shadow_hard:
+                would = would_refuse(self._entry.current(now).accounts, quote, gateway.shadow_hard)
+                self._shadows |= {hold: would} if would else {}
             return None
-        self._attempt -= 1
+        chain = self._entry.current(now)
         settings = gateway.settings
         decision = authorize(chain.accounts, quote, settings.min_output_tokens, False)
         if not isinstance(decision, Denied):
@@ -149,13 +182,21 @@ class RealtimeSession:
         elif self._upstream is None and self._task is None:
             self._task = self._gateway.loop.create_task(self._connect())
         else:
+            self._release()
             self._go_on()
+
+    def _on_begun_durable(self, hold: Hold, error: StoreError | None) -> None:
+        """A response that no hold covered has its row; without one nothing can be booked for it."""
+        if error is not None:
+            self._end_session("ledger_down", "The ledger cannot record this session now.")
 
     def _finish(self, hold: Hold, settlement: Settlement) -> None:
         gateway = self._gateway
         if hold.is_ended:
             return
         price_id = None
+        shadow = self._shadows.pop(hold, "") or self.shadow
+        reason = "; ".join(text for text in (shadow, settlement.reason) if text) or None
         if settlement.price is not None and settlement.price is not self._terms.price:
             price_id = gateway.price_id(settlement.price)
         ending = Ending(
@@ -167,7 +208,7 @@ class RealtimeSession:
             price_id,
             None,
             200,
-            settlement.reason,
+            reason,
         )
         gateway.books.end(hold, ending)
         gateway.metrics.settled(self._entry.label, settlement, hold.nanos)
@@ -179,8 +220,13 @@ class RealtimeSession:
         for hold in running.values():
             self._finish(hold, settle_failure(self._terms, Failure.STREAM_CUT, None, now, reason))
         spare, self._spare = self._spare, []
+        asked = len(self._reserved)
+        self._reserved.clear()
         for hold in spare:
-            self._finish(hold, settle_failure(self._terms, Failure.NOT_SENT, None, now, reason))
+            # what was asked for and has not begun may be billed all the same
+            failure = Failure.NO_RESPONSE if asked > 0 else Failure.NOT_SENT
+            asked -= 1
+            self._finish(hold, settle_failure(self._terms, failure, None, now, reason))
 
     # -- the provider's side ----------------------------------------------------------------------------------
 
@@ -189,6 +235,10 @@ class RealtimeSession:
             upstream = await connect(self._entry, self._gateway.settings.max_body_bytes)
         except (OSError, TimeoutError, ValueError) as error:
             self._refuse(502, "upstream_unreachable", f"The provider did not open a session: {error}.")
+            return
+        except Exception as error:  # noqa: BLE001 - the request shell: whatever went wrong, the hold ends
+            self._gateway.on_fault(error, id_text(self.id))
+            self._refuse(500, "internal_error", "Outlay failed on this session; it is logged.")
             return
         request, rest, bad = self._handshake
         self._upstream = upstream
@@ -234,21 +284,57 @@ class RealtimeSession:
             elif hold is not None:
                 text = f"the response is {event.status} and does not state its usage"
                 self._finish(hold, settle_failure(self._terms, Failure.STREAM_CUT, None, now, text))
+        elif event.is_error:
+            self._take_back(event)
         self._socket.send(message)
-        if event.ends_response:
-            if self._deadline and not self._running:
-                self._close()
-                return
+        if self._deadline and not self._running and not self._reserved:
+            self._close()
+        elif event.ends_response:
             self._go_on()
 
     def _begin_response(self, response_id: str) -> None:
         if not self._spare:
-            # begun by what was said before its money was gone: nothing covers it, so it is cut at once
-            self._end_session("budget_spent", "A response began that no budget covers; the session is cut.")
+            self._cut_uncovered(response_id)
             return
         self._running[response_id] = self._spare.pop()
-        self._reserved = max(0, self._reserved - 1)
-        self._top_up()
+        if self._reserved:
+            self._reserved.popleft()
+        if not self._deadline:
+            self._top_up()
+
+    def _cut_uncovered(self, response_id: str) -> None:
+        """A response that what was said before the money was gone has begun: cancelled, and booked as an overrun."""
+        gateway, upstream = self._gateway, self._upstream
+        hold = self._hold(0, gateway.clock.now(), is_begun=True)
+        if hold is not None:
+            self._running[response_id] = hold
+            gateway.books.flush()
+        if upstream is not None:
+            upstream.send(b'{"type":"response.cancel"}')
+        if not self._deadline:
+            self._deadline = gateway.clock.monotonic() + DRAIN_S * _SECOND
+            self._pending.clear()
+            self._say("budget_spent", "A response began that no budget covers; the session is cut.")
+            self._socket.close(POLICY, "budget_spent")
+
+    def _take_back(self, event: ServerEvent) -> None:
+        """The provider refuses an event: if it was a `response.create`, its hold is spare again."""
+        name = event.refused_event_id
+        if name is not None and name in self._reserved:
+            self._reserved.remove(name)
+        elif event.refuses_response and name is None and None in self._reserved:
+            self._reserved.remove(None)
+        else:
+            return
+        self._release()
+        self._go_on()
+
+    def _release(self) -> None:
+        """Spare holds that nothing asked for any more: one is enough."""
+        now = self._gateway.clock.now()
+        while len(self._spare) > len(self._reserved) + 1:
+            hold = self._spare.pop()
+            self._finish(hold, settle_failure(self._terms, Failure.NOT_SENT, None, now, "not needed"))
 
     def _on_server_closed(self, reason: str) -> None:
         self._settle_all(reason or "the provider closed the session")
@@ -257,6 +343,8 @@ class RealtimeSession:
     # -- the client's side ------------------------------------------------------------------------------------
 
     def _on_client(self, message: bytes) -> None:
+        if self._deadline:
+            return
         event = read_client_event(message)
         if isinstance(event, Rejection):
             self._say(event.code, event.message)
@@ -266,10 +354,13 @@ class RealtimeSession:
                 "unsupported_field", "transcription of the input is billed apart; it is not metered here"
             )
             return
-        if len(self._pending) >= MAX_PENDING:
-            self._end_session("too_many_pipelined", f"more than {MAX_PENDING} events wait")
+        most = self._gateway.settings.max_body_bytes
+        if len(self._pending) >= MAX_PENDING or self._pending_bytes + len(message) > most:
+            text = f"more than {MAX_PENDING} events or {most} bytes wait"
+            self._end_session("too_many_pipelined", text)
             return
         self._pending.append(message)
+        self._pending_bytes += len(message)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -282,27 +373,35 @@ class RealtimeSession:
             event = read_client_event(message)
             kind = "" if isinstance(event, Rejection) else event.type
             may_respond = kind == "response.create" or kind.startswith(_HEARD)
-            if may_respond and len(self._spare) <= self._reserved:
+            if may_respond and len(self._spare) <= len(self._reserved):
                 refusal = self._top_up()
                 if refusal is not None and not (self._running or self._placing or self._reserved):
                     self._end_session(refusal.code, refusal.message, refusal)
                 return
             self._pending.popleft()
-            if kind == "response.create":
-                self._reserved += 1
+            self._pending_bytes -= len(message)
+            if not isinstance(event, Rejection) and event.starts_response:
+                self._reserved.append(event.event_id)
             upstream.send(message)
 
     def _top_up(self) -> Refusal | None:
         """See that one hold more than are promised is spare."""
-        if len(self._spare) + len(self._placing) > self._reserved:
+        if len(self._spare) + len(self._placing) > len(self._reserved):
             return None
         return self._place()
 
+    def _on_writable(self, is_writable: bool) -> None:
+        """Back-pressure: what a client does not read is not taken from the provider."""
+        self._stalled_since = 0 if is_writable else self._gateway.tick
+        if self._upstream is not None:
+            self._upstream.flow(is_writable)
+
     def _on_client_closed(self) -> None:
-        if self._is_over:
+        self._on_writable(True)
+        if self._is_over or self._deadline:
             return
-        if self._running and self._upstream is not None:
-            # read on to what the running response costs
+        if (self._running or self._reserved) and self._upstream is not None:
+            # read on to what the running response costs, and one that was asked for
             self._deadline = self._gateway.clock.monotonic() + DRAIN_S * _SECOND
             self._pending.clear()
             return
@@ -336,8 +435,34 @@ class RealtimeSession:
         self._settle_all(reason)
         self._close(GOING_AWAY, reason)
 
+    def _still_allowed(self) -> Refusal | None:
+        """Why the session may not go on, if its key, the rules or its model's target have changed meanwhile."""
+        gateway, memo = self._gateway, self._memo
+        snapshot = gateway.snapshot
+        key = snapshot.key_of(memo.caller.secret)
+        if key is None or key.expires_at <= gateway.clock.now():
+            return gateway.unauthorized(memo.caller.secret, key)
+        if memo.snapshot is snapshot:
+            return None
+        self._memo = memo = Memo(snapshot, memo.headers, memo.caller, key)
+        entries = gateway.entries(memo, EXACT["GET", "/v1/realtime"], self._terms.intent)
+        if isinstance(entries, Refusal):
+            return entries
+        entry = entries.targets[0]
+        if entry.label != self._entry.label:
+            return Refusal(403, "target_changed", "The model of this session is served elsewhere now.")
+        self._entry = entry
+        return None
+
     def overdue(self, now: int) -> None:
         """Time limits; monotonic ns."""
+        stalled_s = (now - self._stalled_since) // _SECOND if self._stalled_since else 0
+        if stalled_s >= self._gateway.settings.client_stall_s:
+            # its close is not read either; the connection is what tells it
+            self._socket.abort()
+        refusal = None if self._deadline or self._is_over else self._still_allowed()
+        if refusal is not None:
+            self._end_session(refusal.code, refusal.message)
         if self._deadline and now >= self._deadline:
             self._settle_all("the client left, and the response did not end in time")
             self._close()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from urllib.parse import quote
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
@@ -45,6 +46,15 @@ class UpstreamSocket(asyncio.Protocol):
         if self._protocol.state is State.OPEN:
             self._protocol.send_text(text)
             self._write()
+
+    def flow(self, is_wanted: bool) -> None:
+        """Take what the provider sends, or let it wait."""
+        if self.transport.is_closing():
+            return
+        if is_wanted:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
 
     def close(self) -> None:
         """Begin the closing handshake, and end the connection soon whatever the peer does."""
@@ -127,7 +137,7 @@ async def connect(entry: Entry, max_message_bytes: int) -> UpstreamSocket:
     scheme = "wss" if address.is_tls else "ws"
     name = entry.model
     path = entry.path.decode()
-    uri = f"{scheme}://{address.host_header}{path}{'&' if '?' in path else '?'}model={name}"
+    uri = f"{scheme}://{address.host_header}{path}{'&' if '?' in path else '?'}model={quote(name, safe='')}"
     headers = []
     for line in entry.upstream_head.decode("latin-1").split("\r\n"):
         key, _, value = line.partition(": ")

@@ -4,6 +4,7 @@ What a team makes through the gateway is that team's; another's is not found, an
 client's own credential goes to the provider, the provider looks after this itself.
 """
 
+import json
 import re
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -16,6 +17,7 @@ from outlay.flow.gateway.snapshot import ClientAuth, KeySpec, Provider, Snapshot
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.port import OwnerRow
 from outlay.kernel.clock import Clock
+from outlay.wire.fields import has_escaped_ascii
 from outlay.wire.intent import CallIntent, Dialect, Operation
 from outlay.wire.routes import Match
 
@@ -45,11 +47,10 @@ class _Listed(msgspec.Struct, gc=False):
 _RESULTS: Final = re.compile(rb'("results_url"\s*:\s*)"[^"]*?(/v1/messages/batches/[^"/]+/results)"')
 
 
-class _Goes(msgspec.Struct, gc=False):
-    previous_response_id: str | None = None
+_NAMING: Final = frozenset({"file_id", "file_ids", "previous_response_id", "validation_file"})
+"""Fields, at any depth, that name an object which the provider reads for the call."""
+_TELLING: Final = (b"file_id", b"previous_response_id", b"validation_file")
 
-
-_decode_previous: Final = msgspec.json.Decoder(_Goes).decode
 _decode_made: Final = msgspec.json.Decoder(_Made).decode
 _decode_list: Final = msgspec.json.Decoder(_Listed).decode
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -95,15 +96,22 @@ class Resources:
             self.own(entry.provider.name, identity.org, identity.team, identity.key, response_id)
 
     def is_anothers(self, snapshot: Snapshot, key: KeySpec, body: bytes) -> Refusal | None:
-        """A refusal if a request goes on from a stored response that another team made through here."""
-        asked = _read(_decode_previous, body)
-        previous = asked.previous_response_id if asked is not None else None
-        if not isinstance(previous, str):
+        """A refusal if a request reads a file, or goes on from a response, that another team made through here."""
+        for named in _named_in(body):
+            for provider in snapshot.providers.values():
+                row = self._books.owner(provider.name, named)
+                if row is not None and (row.org, row.team) != (key.org, key.team):
+                    return not_found(named)
+        return None
+
+    def is_anothers_in(self, snapshot: Snapshot, key: KeySpec, data: bytes) -> Refusal | None:
+        """The same of every line of a batch's file."""
+        if not names_objects(data):
             return None
-        for provider in snapshot.providers.values():
-            row = self._books.owner(provider.name, previous)
-            if row is not None and (row.org, row.team) != (key.org, key.team):
-                return not_found(previous)
+        for line in data.split(b"\n"):
+            theirs = self.is_anothers(snapshot, key, line) if names_objects(line) else None
+            if theirs is not None:
+                return theirs
         return None
 
     def own(self, provider: str, org: str, team: str, key: str, resource: str) -> None:
@@ -173,6 +181,29 @@ class Resources:
 def _bring_back(body: bytes, here: str) -> bytes:
     """The body with each `results_url` leading to this gateway instead of its provider."""
     return _RESULTS.sub(lambda found: found[1] + msgspec.json.encode(here + found[2].decode("latin-1")), body)
+
+
+def names_objects(body: bytes) -> bool:
+    """Whether a body may name an object of the provider's: only then is it worth `Resources.is_anothers`."""
+    return any(name in body for name in _TELLING) or has_escaped_ascii(body)
+
+
+def _named_in(body: bytes) -> list[str]:
+    """Every object that JSON names; of a name given twice both, since a provider may read either."""
+    found: list[str] = []
+
+    def collect(pairs: list[tuple[str, object]]) -> None:
+        for name, value in pairs:
+            if name in _NAMING:
+                values: list[object] = value if isinstance(value, list) else [value]
+                found.extend(item for item in values if isinstance(item, str))
+
+    try:
+        # numbers stay text: huge ones would be slow, or refused by int()
+        json.loads(body, object_pairs_hook=collect, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return []
+    return found
 
 
 def not_found(resource: str) -> Refusal:

@@ -46,6 +46,8 @@ def open_session(  # noqa: PLR0917 - one call site
     socket = WebSocket(client.transport, gateway.settings.max_body_bytes, ("realtime",))
     bad = Refusal(400, "bad_websocket", "The WebSocket handshake is not sound.")
     if match.route.operation is Operation.REALTIME:
+        # it connects to the provider first: a client that leaves meanwhile must be noticed
+        client.answering = socket
         return begin_realtime(gateway, socket, request, memo, rest, bad)
     identity = known_identity(gateway.snapshot, memo.key, memo.caller, "", "")
     if isinstance(identity, Refusal):

@@ -43,6 +43,8 @@ class WebSocket(asyncio.Protocol):
 
     def open(self, request: Request, rest: bytes) -> bool:
         """Answer the handshake and take over the transport; False if it is no sound handshake (nothing was written)."""
+        if self.transport.is_closing():
+            return False
         lines = [b"%b %b HTTP/1.1\r\n" % (request.method, request.path)]
         lines += [b"%b: %b\r\n" % header for header in request.headers]
         self._protocol.receive_data(b"".join(lines) + b"\r\n")
@@ -79,6 +81,15 @@ class WebSocket(asyncio.Protocol):
         """Close at once."""
         if self.is_open:
             self.transport.abort()
+
+    # -- the client's connection, before the handshake is answered (`client.Answering`) -------------------------
+
+    def on_client_gone(self) -> None:
+        """The client left while its handshake was waiting."""
+        self.on_closed()
+
+    def on_client_writable(self, is_writable: bool) -> None:
+        """Nothing is written before the handshake."""
 
     # -- asyncio ----------------------------------------------------------------------------------------------
 
@@ -124,6 +135,8 @@ class WebSocket(asyncio.Protocol):
 
     def _write(self) -> None:
         for data in self._protocol.data_to_send():
+            if self.transport.is_closing():
+                continue
             if data:
                 self.transport.write(data)
             elif self.transport.can_write_eof():

@@ -191,13 +191,16 @@ class Books(Openings):
         on_durable: Callable[[Hold, StoreError | None], None],
         now: int,
         attempt_id: bytes | None = None,
+        *,
+        is_begun: bool = False,
     ) -> Hold | None:
         """Hold `nanos` in every account of the chain, all or nothing; None if it does not fit in one of them.
 
         The chain must be current at `now` (UTC ns). `on_durable` is called once, never from within this call.
+        `is_begun`: the provider works on it already, whatever fits: what it costs is an overrun.
         """
         accounts = chain.accounts
-        if not fits(accounts, nanos):
+        if not is_begun and not fits(accounts, nanos):
             return None
         for account in accounts:
             account.held += nanos

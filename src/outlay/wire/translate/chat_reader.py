@@ -266,6 +266,9 @@ def read_chat(body: bytes) -> Conversation:
     """A request body as a `Conversation`. Raises Untranslatable and msgspec's errors."""
     chat = _decode(body)
     refuse_set({name: getattr(chat, name) for name in _REFUSED}, _REFUSED)
+    if chat.web_search_options is not None:
+        # an empty object asks for a search as well
+        raise Untranslatable("web_search_options", _REFUSED["web_search_options"])
     if chat.n is not None and chat.n != 1:
         raise Untranslatable("n", "several choices are not translated; ask once per choice")
     if chat.modalities is not None and chat.modalities != ["text"]:
