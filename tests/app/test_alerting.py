@@ -153,6 +153,7 @@ def test_told_once_signed_acknowledged_and_resolved(
     assert resolved.state == "resolved"
     assert sink.of("/hook")[-1]["event"] == "budget.alert.resolved"
     assert run("alert", "list")[1]["alerts"] == []
+    assert run("status")[1]["raises"] == 1
 
 
 @pytest.mark.slow

@@ -421,6 +421,11 @@ class Operations(Approvals):
             "host_crashed": self._books.host_crashed,
             "keys": len(self.snapshot.keys),
             "budgets": len(self.snapshot.budgets),
+            "policies": len(self.snapshot.policies),
+            "orders": len(self._orders),
+            "raises": len(self.raises()),
+            "asks_open": len(self.asks("open")),
+            "alerts_firing": sum(alert["state"] == "firing" for alert in self.alerts()),
             "providers": list(self.snapshot.providers),
             "price_feed": self._feed.name,
         }

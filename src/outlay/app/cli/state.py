@@ -34,6 +34,10 @@ def status(options: argparse.Namespace, terminal: Terminal) -> int:
         ("providers", ", ".join(found["providers"]) or "none"),
         ("keys", str(found["keys"])),
         ("budgets", str(found["budgets"])),
+        ("policies", str(found["policies"])),
+        ("stopped or paused scopes", str(found["orders"])),
+        ("raises in force / asked for", f"{found['raises']} / {found['asks_open']}"),
+        ("alerts that fire", str(found["alerts_firing"])),
     ]
     if metrics:
         rows += [

@@ -9,6 +9,7 @@ from fastapi.security import HTTPBearer
 from outlay.app.cli.output import iso, money
 from outlay.app.cli.times import parse_when
 from outlay.app.config import check_object, config_origins, new_secret, secret_hash
+from outlay.app.console.alerts_api import add_alerts
 from outlay.app.console.desk import Conflict, Desk
 from outlay.app.console.orders_api import add_orders
 from outlay.app.console.raises_api import add_raises
@@ -73,6 +74,7 @@ def api_router(desk: Desk) -> APIRouter:
     _add_state(router, desk)
     add_orders(router, desk, ACTOR)
     add_raises(router, desk, ACTOR)
+    add_alerts(router, desk, ACTOR)
     return router
 
 
