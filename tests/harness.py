@@ -145,7 +145,7 @@ class RunningGateway:
             "settings": old.settings,
             "providers": tuple(old.providers.values()),
             "models": old._models,
-            "keys": tuple(old.keys.values()),
+            "keys": tuple(old.named.values()),
             "budgets": old.budgets,
             "rules": (),
             "book": old.book,

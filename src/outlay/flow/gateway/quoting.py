@@ -151,7 +151,7 @@ def preview(  # noqa: PLR0917 - everything a request would bring
         )
         for account in accounts
     )
-    refusal = refusal_of(decision, settings, "", now) if isinstance(decision, Denied) else None
+    refusal = refusal_of(decision, settings, "", now, key) if isinstance(decision, Denied) else None
     return Preview(
         refusal is None,
         provider.name,

@@ -136,7 +136,7 @@ class RealtimeSession:
         if not isinstance(decision, Denied):
             raise AssertionError("a hold that does not fit is denied")
         gateway.metrics.refused(decision.reason.value)
-        return refusal_of(decision, settings, id_text(self.id), now)
+        return refusal_of(decision, settings, id_text(self.id), now, entry.key)
 
     def _on_durable(self, hold: Hold, error: StoreError | None) -> None:
         self._placing.discard(hold)
