@@ -23,10 +23,11 @@ from outlay.app.config import (
     rotated,
 )
 from outlay.app.ordering import ORDER, checked_order, stored_orders
+from outlay.flow.gateway.keys import KeySpec, Tokens
 from outlay.flow.gateway.quoting import preview
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.server import Gateway
-from outlay.flow.gateway.snapshot import KeySpec, Snapshot
+from outlay.flow.gateway.snapshot import Snapshot
 from outlay.flow.gateway.stops import carry_out
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.books import Books
@@ -135,6 +136,7 @@ class Operations(Approvals):
         self._ledger_path = ledger_path
         self._version = 0
         self._orders = stored_orders(store)
+        self._tokens: Tokens | None = None
         self.load_approvals()
         self.snapshot: Snapshot = self.rebuild()
         self.on_change: Callable[[Snapshot], None] = lambda _snapshot: None
@@ -146,7 +148,15 @@ class Operations(Approvals):
         self.snapshot = snapshot = snapshot.with_orders(tuple(self._orders.values())).with_raises(
             tuple(self._raises.values())
         )
+        self.snapshot = snapshot = snapshot.with_tokens(self._tokens)
         return snapshot
+
+    def take_tokens(self, tokens: Tokens | None) -> None:
+        """Put a reader of tokens in force, with the issuers' keys as they are now."""
+        self._tokens = tokens
+        self.snapshot = self.snapshot.with_tokens(tokens)
+        if self.gateway is not None:
+            self.gateway.take_tokens(tokens)
 
     def _stored(self) -> list[StoredObject]:
         return [
