@@ -76,15 +76,17 @@ class Keeper:
                     if any(changed):
                         self._renew()
                 self._wake.clear()
+                # not `wait_for`: up to Python 3.11 it may swallow a cancellation
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._pause_s())
+                    async with asyncio.timeout(self._pause_s()):
+                        await self._wake.wait()
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def unknown(self, name: str) -> None:
         """A token of this issuer names a key that is not known."""
         watched = self._watched.get(name)
-        if watched is not None and not watched.is_due:
+        if watched is not None and (not watched.is_due or self._is_due(watched)):
             watched.is_due = True
             self._wake.set()
 
