@@ -93,19 +93,22 @@ def make_case(chance: random.Random) -> Case:
     codes: set[str] = set()
     who, query = _credentials(chance, headers, codes)
     found: dict[str, Any] = {"tags": {}}
-    if who is not None:
+    if who is not None and chance.random() < 0.4:
+        # all say the same: what tells callers apart is their credential alone
+        headers.append(("x-outlay-tags", b"feature=chat"))
+        found |= {"key": who.key, **who.pins, "tags": {"feature": "chat", **who.tags}}
+    elif who is not None:
         found |= {"key": who.key, **who.pins}
         for dimension in ("run", "agent", "customer"):
             _say(chance, headers, codes, who, dimension, found)
         _say_tags(chance, headers, codes, who, found)
     _say_nonsense(chance, headers)
     chance.shuffle(headers)
-    shuffled_codes = codes or set()
     if chance.random() < 0.3:
         query += (
             chance.choice(("team=ads", "x-outlay-customer=evil", "org=evil&user=root", "tags=env%3Dx")) + "&"
         )
-    return Case(headers, query.rstrip("&"), _body(chance), shuffled_codes, found)
+    return Case(headers, query.rstrip("&"), _body(chance), codes, found)
 
 
 def _credentials(

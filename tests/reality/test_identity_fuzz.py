@@ -321,7 +321,9 @@ def test_refusals_leak_no_amounts_of_budgets_above(name: str, scope: dict[str, s
         )
         figures = {account.spent for account in accounts} | {account.limit or 0 for account in accounts}
         secret = {text for nanos in figures if nanos for text in (format_usd(nanos), str(nanos))}
-        assert len(secret) >= 4
+        # shorter ones occur in ids by chance
+        secret = {text for text in secret if len(text) >= 6}
+        assert len(secret) >= 3
         for shape, reply in refused.items():
             assert reply.status in (402, 400), (shape, reply.status, reply.body)
             text = told(reply)
