@@ -19,6 +19,7 @@ from outlay.app.identity.door import MAX_REMEMBERED, Door
 from outlay.app.identity.keeper import UNKNOWN_S, Keeper
 from outlay.app.identity.keysets import KeySet, KeysUnavailable, read_keys
 from outlay.flow.gateway.keys import KeySpec, Token, Tokens, Unreadable, key_of_token, looks_like_token
+from outlay.flow.scope import Identity
 from outlay.kernel.clock import NANOS_PER_SECOND, ManualClock
 from tests.tokens import (
     AUDIENCE,
@@ -61,7 +62,9 @@ def door(folder: Path, entry: IssuerEntry | None = None, data: bytes | None = No
 def read(found: Door, text: str) -> str | tuple[tuple[str, str], ...]:
     """What a token says, or the code of why not."""
     result = found.read(text.encode(), time.time_ns())
-    return result.code if isinstance(result, Unreadable) else result.values
+    if isinstance(result, Unreadable):
+        return result.code
+    return tuple((dimension, value) for dimension, value in result.values if value)
 
 
 def test_good_ones(tmp_path: Path) -> None:
@@ -282,7 +285,8 @@ def test_paths_of_claims(claim: str, value: str | None) -> None:
         "one": ["only"],
         "text": "t",
     }
-    assert values_of(said, {"team": claim}) == (() if value is None else (("team", value),))
+    assert values_of(said, {"team": claim}) == (("team", value or ""),)
+    assert values_of(said, {"agent": claim}) == (() if value is None else (("agent", value),))
 
 
 def test_claims_fill_in_and_never_override() -> None:
@@ -311,6 +315,32 @@ def test_claims_fill_in_and_never_override() -> None:
 async def until(is_so: Callable[[], bool]) -> None:
     while not is_so():  # noqa: ASYNC110 - pytest's own time limit ends it
         await asyncio.sleep(0.01)
+
+
+def test_one_bearer_owns_nothing_of_another() -> None:
+    base = KeySpec("staff", "00" * 32, org="acme", project="p")
+    wanted = {"user": "sub", "project": "project", "agent": "azp"}
+    keys = []
+    for said in ({"sub": "ada"}, {"sub": "bob"}, {}, {"sub": "ada", "azp": "ci"}):
+        values = values_of(said, wanted)
+        assert not isinstance(values, Unreadable)
+        key = key_of_token(base, Token("staff", values, NOW))
+        assert isinstance(key, KeySpec)
+        keys.append(key)
+    calls = [
+        Identity(org="acme", project="p", key="staff", user=user, agent=agent)
+        for user, agent in (("ada", "x"), ("bob", ""), ("", ""), ("ada", "ci"))
+    ]
+    owned = [[key.owns(call) for call in calls] for key in keys]
+    assert owned == [
+        [True, False, False, True],
+        [False, True, False, False],
+        [False, False, True, False],
+        [False, False, False, True],
+    ]
+    assert len({key.owner for key in keys}) == 4
+    assert all(base.owns(call) for call in calls)
+    assert not base.owns(Identity(org="acme", key="other"))
 
 
 class Published:

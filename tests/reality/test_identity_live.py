@@ -18,6 +18,7 @@ from outlay.testing.processes import ChildProcess
 from tests.harness import MOCK_PRICES
 from tests.tokens import AUDIENCE, ISSUER, KeyServer, jwk, jwks, key_server, rsa_key, token
 
+LIMIT = "0.000012347"
 TOKEN = "the-admin-token-of-this-test"
 CONFIG = """\
 org: acme
@@ -50,13 +51,13 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str:
-        return "" if self.status == 200 else str(self.body["error"]["code"])
+        return "" if self.status < 300 else str(self.body["error"]["code"])
 
 
 def http(url: str, body: Any, secret: str, **headers: str) -> Answer:
     request = urllib.request.Request(
         url,
-        json.dumps(body).encode(),
+        None if body is None else json.dumps(body).encode(),
         {"authorization": f"Bearer {secret}", "content-type": "application/json", **headers},
     )
     try:
@@ -131,6 +132,41 @@ def test_rotation_by_command_line_and_api(running: Running, capsys: pytest.Captu
         assert [row.group["key"] for row in reader.spend(["key"])] == ["ci"]
     said = running.path.with_name("outlay.db").read_bytes()
     assert not any(secret.encode() in said for secret in (first, second, third.body["secret"]))
+
+
+def test_one_bearer_of_a_key_is_told_nothing_of_another(running: Running) -> None:
+    ada, bob = token(groups=["search"]), token(sub="bob", groups=["search"])
+    running.until(ada, "")
+    running.path.write_text(
+        running.path.read_text().replace("budgets:\n", f"budgets:\n  - {{name: team, limit_usd: {LIMIT}}}\n")
+    )
+    running.until(ada, "budget_spent")
+    refused = running.call(ada)
+    request_id = refused.body["error"]["request_id"]
+    asked = {"request_id": request_id, "reason": "more, please"}
+    raises = running.url + "/outlay/v1/raises"
+    for other in (bob, token(groups=["ads"]), token(sub=None), "sk-outlay-of-nobody"):
+        assert http(raises, asked, other).status in (401, 404)
+    made = http(raises, asked, ada)
+    assert made.status == 201
+    mine, theirs = (http(raises, None, secret) for secret in (ada, bob))
+    assert [ask["id"] for ask in mine.body["raises"]] == [made.body["id"]]
+    assert theirs.body == {"raises": []}
+    assert http(f"{raises}/{made.body['id']}", None, ada).status == 200
+    assert http(f"{raises}/{made.body['id']}", None, bob).status == 404
+    done = running.call(ada, **{"x-outlay-run": "r"})
+    # nothing that an answer says holds an amount of the budget above
+    for answer in (refused, made, mine, theirs, done):
+        text = json.dumps(answer.body)
+        assert LIMIT not in text
+        assert not any(
+            f'"{field}' in text for field in ("limit", "spent", "held", "needed", "wanted", "granted")
+        )
+    with LedgerReader(running.path.with_name("outlay.db")) as reader:
+        (first,) = reader.charges(1)
+    requests = f"{running.url}/outlay/v1/requests/req_{first.request_id}"
+    assert http(requests, None, ada).status == 200
+    assert http(requests, None, bob).status == 404
 
 
 def test_tokens_of_an_issuer_that_changes_its_keys(running: Running) -> None:

@@ -8,20 +8,25 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from outlay.app.config.identity import TAGS_PREFIX
+from outlay.app.config.identity import CLAIMED, TAGS_PREFIX
 from outlay.flow.gateway.caller import clean_text
 from outlay.flow.gateway.keys import Unreadable
 from outlay.flow.scope import TAG_PREFIX, UNATTRIBUTED
 
 _INDEX: Final = re.compile(r"(.+)\[(\d{1,3})\]\Z")
 _ABSENT: Final = object()
+_TOKENS_ALONE: Final = frozenset(CLAIMED) - {"agent", "customer"}
+"""Dimensions that no client can say."""
 
 
 def values_of(
     claims: Mapping[str, Any], wanted: Mapping[str, str]
 ) -> tuple[tuple[str, str], ...] | Unreadable:
-    """(dimension or `tag.NAME`, value), sorted, of the claims that are there; `wanted` maps dimension to claim."""
-    found = {}
+    """(dimension or `tag.NAME`, value), sorted; `wanted` maps dimension to claim.
+
+    A claim that is not there leaves "", but of what a client may say itself then.
+    """
+    found = {dimension: "" for dimension in wanted if dimension in _TOKENS_ALONE}
     for dimension, claim in wanted.items():
         value = _value(claims, claim)
         if value is _ABSENT or value is None or value == "":

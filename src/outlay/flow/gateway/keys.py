@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import msgspec
 
 from outlay.flow.budgets import Origin
-from outlay.flow.scope import TAG_PREFIX, Identity, scope_text
+from outlay.flow.scope import TAG_PREFIX, UNATTRIBUTED, Identity, scope_text
 
 NO_EXPIRY = 2**63 - 1
 MAX_TOKEN_BYTES: Final = 16 * 1024
@@ -57,13 +57,16 @@ class KeySpec(msgspec.Struct, frozen=True):
     ends_as: str = "key_expired"
     """Code of the refusal from `expires_at` on: `key_expired`, `key_rotated` or `token_expired`."""
     bearer: tuple[tuple[str, str], ...] | None = None
-    """Of a token that stands for this key: what its claims filled in (dimension or `tag.NAME`, value), sorted.
-    None: the bearer has the key's own secret."""
+    """Of a token that stands for this key: (dimension or `tag.NAME`, value) of what its issuer's tokens may say,
+    sorted; "" is unattributed. None: the bearer has the key's own secret."""
 
     @property
     def owner(self) -> str:
         """Who asks, in words that tell bearers of one key apart: `key:NAME`, or `key:NAME/user=ada`."""
-        return f"key:{self.name}" + ("" if self.bearer is None else f"/{scope_text(self.bearer)}")
+        if self.bearer is None:
+            return f"key:{self.name}"
+        said = tuple((dimension, value or UNATTRIBUTED) for dimension, value in self.bearer)
+        return f"key:{self.name}/{scope_text(said)}"
 
     def owns(self, identity: Identity) -> bool:
         """Whether a call of this identity is this bearer's own: of the key, and of what its token says."""
@@ -91,7 +94,7 @@ class Token(msgspec.Struct, frozen=True):
     key: str
     """Name of the virtual key that it stands for: pins, budgets and rules are that key's."""
     values: tuple[tuple[str, str], ...]
-    """(dimension or `tag.NAME`, value), sorted; none is empty."""
+    """(dimension or `tag.NAME`, value), sorted; "" where only a token could say it and this one does not."""
     expires_at: int
     """UTC ns."""
 
@@ -124,9 +127,13 @@ def key_of_token(base: KeySpec, token: Token) -> KeySpec | Unreadable:
     """
     pins: dict[str, str] = {}
     tags = dict(base.tags)
+    bearer: list[tuple[str, str]] = []
     for dimension, value in token.values:
         name = dimension.removeprefix(TAG_PREFIX)
         pinned = tags.get(name, "") if name != dimension else getattr(base, dimension)
+        bearer.append((dimension, value or pinned))
+        if not value:
+            continue
         if pinned and pinned != value:
             text = f"This token's {dimension} is not the one that the key {base.name!r} is for."
             return Unreadable("claim_not_settable", text, 403)
@@ -142,5 +149,5 @@ def key_of_token(base: KeySpec, token: Token) -> KeySpec | Unreadable:
         previous=(),
         expires_at=min(token.expires_at, base.expires_at),
         ends_as="token_expired" if is_first else base.ends_as,
-        bearer=token.values,
+        bearer=tuple(bearer),
     )
