@@ -21,6 +21,8 @@ SECTIONS = {
     "budgets": tree.BudgetEntry,
     "policies": tree.PolicyEntry,
     "access": tree.AccessEntry,
+    "tags": tree.TagEntry,
+    "identity": tree.IssuerEntry,
 }
 
 

@@ -169,9 +169,13 @@ def test_one_bearer_of_a_key_is_told_nothing_of_another(running: Running) -> Non
     assert http(requests, None, bob).status == 404
 
 
-def test_tokens_of_an_issuer_that_changes_its_keys(running: Running) -> None:
+def test_tokens_of_an_issuer_that_changes_its_keys(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
     ada = token(groups=["search"])
     running.until(ada, "")
+    assert main(["status", "--json", "-c", str(running.path)]) == 0
+    assert json.loads(capsys.readouterr().out)["issuers"] == {"sso": ""}
     # the next keys are fetched in the background, when a token asks for them
     running.keys.body = jwks(jwk(rsa_key("two"), "k2"))
     bob = token(rsa_key("two"), "k2", sub="bob", groups=["ads"])

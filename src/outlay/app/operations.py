@@ -140,6 +140,8 @@ class Operations(Approvals):
         self.load_approvals()
         self.snapshot: Snapshot = self.rebuild()
         self.on_change: Callable[[Snapshot], None] = lambda _snapshot: None
+        self.issuers: Callable[[], dict[str, str]] = dict
+        """Issuers of tokens, and why their keys could not be read."""
 
     def rebuild(self) -> Snapshot:
         """A snapshot of the configuration in force and the store's objects. Raises ConfigError."""
@@ -407,6 +409,7 @@ class Operations(Approvals):
             "budgets": len(self.snapshot.budgets),
             "providers": list(self.snapshot.providers),
             "price_feed": self._feed.name,
+            "issuers": self.issuers(),
         }
         if self.gateway is not None:
             state["metrics"] = msgspec.to_builtins(self.gateway.view())

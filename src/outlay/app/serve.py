@@ -125,6 +125,7 @@ class _Follower:
             from outlay.app.identity import Keeper
 
             keeper = Keeper(self._clock, self._operations.take_tokens, _log)
+            self._operations.issuers = keeper.view
             self._configure = lambda found: keeper.configure(found.declared.identity, found.folder)
             self.task = asyncio.get_running_loop().create_task(keeper.run())
         self._configure(config)

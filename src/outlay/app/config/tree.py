@@ -191,7 +191,7 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     environment: Label = ""
     customer: Label = ""
     tags: dict[str, Label] = {}
-    """Pinned: clients may add tags, never override these."""
+    """Pinned: clients may add tags; another value of one of these is refused."""
     allow_models: tuple[str, ...] = ()
     deny_models: tuple[str, ...] = ()
     run_parent: Label = ""

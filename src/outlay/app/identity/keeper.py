@@ -83,6 +83,13 @@ class Keeper:
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def view(self) -> dict[str, str]:
+        """Issuer -> why its keys could not be read last time; "" if they could."""
+        return {
+            name: watched.problem or ("" if watched.keys is not None else "not read yet")
+            for name, watched in self._watched.items()
+        }
+
     def unknown(self, name: str) -> None:
         """A token of this issuer names a key that is not known."""
         watched = self._watched.get(name)

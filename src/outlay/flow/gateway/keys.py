@@ -43,7 +43,7 @@ class KeySpec(msgspec.Struct, frozen=True):
     environment: str = ""
     customer: str = ""
     tags: Mapping[str, str] = {}
-    """Pinned: a client may add tags, never override these."""
+    """Pinned: a client may add tags; another value of one of these is refused."""
     allow_models: tuple[str, ...] = ()
     deny_models: tuple[str, ...] = ()
     run_parent: str = ""

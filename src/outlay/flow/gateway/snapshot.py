@@ -41,7 +41,7 @@ class Disclose(StrEnum):
     """Whose amounts a refusal or a header may show to the caller."""
 
     OWN = "own"
-    """Budgets of the caller's own scope (key, user, agent, run, customer); others are named without amounts."""
+    """Budgets that stand for the caller alone (`disclosure.may_see`); others are named without amounts."""
     ALL = "all"
 
 
