@@ -5,6 +5,8 @@ import base64
 import hashlib
 import hmac
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -406,6 +408,14 @@ def test_the_keeper_keeps_the_last_good_keys_and_learns_of_new_ones(tmp_path: Pa
                 await task
 
     asyncio.run(scene())
+
+
+def test_a_gateway_without_issuers_loads_no_verifier() -> None:
+    code = "import sys, outlay.app.serve, outlay.app.console.main; print({'jwt', 'cryptography'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "set()\n"
 
 
 def test_pyjwt_itself_would_accept_what_we_sign() -> None:
