@@ -53,7 +53,7 @@ def jwks(*keys: dict[str, Any]) -> bytes:
 def claims(**more: Any) -> dict[str, Any]:
     """Claims of a good token; None takes one away."""
     now = int(time.time())
-    found = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 600, **more}
+    found = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 86_400, **more}
     return {name: value for name, value in found.items() if value is not None}
 
 
