@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 import uvloop
 
 from outlay.flow.budgets import AccessRule, BudgetSpec
+from outlay.flow.gateway.keys import KeySpec, Tokens
 from outlay.flow.gateway.server import Gateway
-from outlay.flow.gateway.snapshot import Disclose, KeySpec, ModelRoute, Provider, Settings, Snapshot
+from outlay.flow.gateway.snapshot import Disclose, ModelRoute, Provider, Settings, Snapshot
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.sqlite import SqliteStore
+from outlay.flow.tags import TagSpec
 from outlay.flow.windows import parse_window
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.money import usd_to_nanos
@@ -99,6 +101,8 @@ class RunningGateway:
         models: Iterable[ModelRoute] = (),
         price_book: PriceBook | None = None,
         upstreams: tuple[Provider, ...] | None = None,
+        tags: Iterable[TagSpec] = (),
+        tokens: Tokens | None = None,
         **provider_changes: Any,
     ) -> None:
         self.path = path
@@ -110,6 +114,8 @@ class RunningGateway:
             budgets=tuple(budgets),
             rules=tuple(rules),
             book=price_book or book(),
+            tags=tuple(tags),
+            tokens=tokens,
         )
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -145,10 +151,12 @@ class RunningGateway:
             "settings": old.settings,
             "providers": tuple(old.providers.values()),
             "models": old._models,
-            "keys": tuple(old.keys.values()),
+            "keys": tuple(old.named.values()),
             "budgets": old.budgets,
             "rules": (),
             "book": old.book,
+            "tags": old.tag_rules.specs,
+            "tokens": old.tokens,
         }
         self.snapshot = Snapshot(**{**fields, **changes})
         self.call(lambda: self.gateway.swap(self.snapshot))

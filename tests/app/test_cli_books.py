@@ -275,6 +275,7 @@ def test_keys(run: Run, folder: Path) -> None:
         "name": "ci", "origin": "store", "place": None, "version": 1,
         "pins": {"team": "search", "user": "bot", "tag.feature": "x"},
         "allow_models": ["gpt-*"], "deny_models": [], "expires": "2030-01-01",
+        "run_parent": None, "previous": [],
     }  # fmt: skip
     assert listed.json["keys"][1]["place"] == "outlay.yaml:7"
     kept = b"".join(

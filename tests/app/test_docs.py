@@ -22,6 +22,8 @@ SECTIONS = {
     "policies": tree.PolicyEntry,
     "alerts": tree.AlertsSection,
     "access": tree.AccessEntry,
+    "tags": tree.TagEntry,
+    "identity": tree.IssuerEntry,
 }
 
 

@@ -34,6 +34,7 @@ METHODS: Final = (
     "put",
     "put_all",
     "delete",
+    "rotate_key",
     "objects",
     "resolve",
     "open_with",
@@ -163,6 +164,12 @@ class ControlClient:
     def delete(self, kind: str, name: str, actor: str) -> dict[str, Any]:
         """See `Operations.delete`."""
         return self._call("delete", kind=kind, name=name, actor=actor)  # type: ignore[no-any-return]
+
+    def rotate_key(self, name: str, secret_sha256: str, overlap_s: int, actor: str) -> dict[str, Any]:
+        """See `Operations.rotate_key`."""
+        return self._call(  # type: ignore[no-any-return]
+            "rotate_key", name=name, secret_sha256=secret_sha256, overlap_s=overlap_s, actor=actor
+        )
 
     def objects(self) -> list[dict[str, Any]]:
         """See `Operations.objects`."""

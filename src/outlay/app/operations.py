@@ -14,12 +14,21 @@ from typing import Any, Protocol
 import msgspec
 
 from outlay.app.approvals import Approvals
-from outlay.app.config import Config, KeyEntry, StoredObject, build_snapshot, check_object, load_config
+from outlay.app.config import (
+    Config,
+    KeyEntry,
+    StoredObject,
+    build_snapshot,
+    check_object,
+    load_config,
+    rotated,
+)
 from outlay.app.ordering import ORDER, checked_order, stored_orders
+from outlay.flow.gateway.keys import KeySpec, Tokens
 from outlay.flow.gateway.quoting import preview
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.server import Gateway
-from outlay.flow.gateway.snapshot import KeySpec, Snapshot
+from outlay.flow.gateway.snapshot import Snapshot
 from outlay.flow.gateway.stops import carry_out
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.books import Books
@@ -53,6 +62,7 @@ class Operating(Protocol):
     def put_all(self, objects: Sequence[Mapping[str, Any]], actor: str) -> list[dict[str, Any]]: ...
     def delete(self, kind: str, name: str, actor: str) -> dict[str, Any]: ...
     def objects(self) -> list[dict[str, Any]]: ...
+    def rotate_key(self, name: str, secret_sha256: str, overlap_s: int, actor: str) -> dict[str, Any]: ...
     def resolve(self, charge: str, cost_nanos: int, actor: str, note: str) -> dict[str, Any]: ...
     def open_with(self, opening: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
     def quote(self, path: str, body: str, key: str | None) -> dict[str, Any]: ...
@@ -133,9 +143,12 @@ class Operations(Approvals):
         self._ledger_path = ledger_path
         self._version = 0
         self._orders = stored_orders(store)
+        self._tokens: Tokens | None = None
         self.load_approvals()
         self.snapshot: Snapshot = self.rebuild()
         self.on_change: Callable[[Snapshot], None] = lambda _snapshot: None
+        self.issuers: Callable[[], dict[str, str]] = dict
+        """Issuers of tokens, and why their keys could not be read."""
 
     def rebuild(self) -> Snapshot:
         """A snapshot of the configuration in force and the store's objects. Raises ConfigError."""
@@ -144,7 +157,15 @@ class Operations(Approvals):
         self.snapshot = snapshot = snapshot.with_orders(tuple(self._orders.values())).with_raises(
             tuple(self._raises.values())
         )
+        self.snapshot = snapshot = snapshot.with_tokens(self._tokens)
         return snapshot
+
+    def take_tokens(self, tokens: Tokens | None) -> None:
+        """Put a reader of tokens in force, with the issuers' keys as they are now."""
+        self._tokens = tokens
+        self.snapshot = self.snapshot.with_tokens(tokens)
+        if self.gateway is not None:
+            self.gateway.take_tokens(tokens)
 
     def _stored(self) -> list[StoredObject]:
         return [
@@ -180,7 +201,7 @@ class Operations(Approvals):
         kept = {(row.kind, row.name): row for row in self._stored()}
         answers: list[dict[str, Any]] = []
         wanted: list[StoredObject] = []
-        secrets = {key.secret_sha256: key.name for key in self.snapshot.keys.values()}
+        secrets = {digest.hex(): key.name for digest, key in self.snapshot.keys.items()}
         for item in objects:
             kind, name = str(item["kind"]), str(item["name"])
             answer: dict[str, Any] = {"kind": kind, "name": name}
@@ -188,9 +209,10 @@ class Operations(Approvals):
             try:
                 entry = check_object(self.source.config, kind, name, msgspec.json.encode(item["body"]))
                 if isinstance(entry, KeyEntry):
-                    twin = secrets.setdefault(entry.secret_sha256, name)
-                    if twin != name:
-                        raise ConfigError(f"the key {twin!r} has this secret", key="secret_sha256")
+                    for digest in (entry.secret_sha256, *(old.secret_sha256 for old in entry.previous)):
+                        twin = secrets.setdefault(digest, name)
+                        if twin != name:
+                            raise ConfigError(f"the key {twin!r} has this secret", key="secret_sha256")
             except ConfigError as error:
                 answer["problem"] = str(error)
                 continue
@@ -224,6 +246,22 @@ class Operations(Approvals):
         version = self._store.put_object(kind, name, "", self._clock.now(), actor)
         self._changed()
         return {"kind": kind, "name": name, "version": version}
+
+    def rotate_key(self, name: str, secret_sha256: str, overlap_s: int, actor: str) -> dict[str, Any]:
+        """Give a stored key a new secret; those before it open the door for `overlap_s` more, at most.
+
+        Raises NotFound, ReadOnlyObject, ConfigError (too many secrets are in their overlap).
+        """
+        row = next((row for row in self._stored() if (row.kind, row.name) == ("key", name)), None)
+        if row is None:
+            if ("key", name) in self._yaml_names():
+                check_object(self.source.config, "key", name, b"{}")
+            raise NotFound(f"there is no key {name!r}")
+        entry = rotated(
+            msgspec.json.decode(row.body, type=KeyEntry), secret_sha256, overlap_s, self._clock.now()
+        )
+        done = self.put("key", name, msgspec.to_builtins(entry), actor)
+        return {**done, "previous": [old.until for old in entry.previous]}
 
     def objects(self) -> list[dict[str, Any]]:
         """All keys, budgets and prices with their origin: `yaml` (and its place) or `store` (and its version)."""
@@ -398,10 +436,10 @@ class Operations(Approvals):
     def _key(self, name: str | None) -> KeySpec:
         if name is None:
             return KeySpec("", "", org=self.source.config.org)
-        for spec in self.snapshot.keys.values():
-            if spec.name == name:
-                return spec
-        raise NotFound(f"there is no key {name!r}")
+        spec = self.snapshot.named.get(name)
+        if spec is None:
+            raise NotFound(f"there is no key {name!r}")
+        return spec
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -419,7 +457,7 @@ class Operations(Approvals):
             "was_clean": self._books.was_clean,
             "recovered_holds": self._books.recovered,
             "host_crashed": self._books.host_crashed,
-            "keys": len(self.snapshot.keys),
+            "keys": len(self.snapshot.named),
             "budgets": len(self.snapshot.budgets),
             "policies": len(self.snapshot.policies),
             "orders": len(self._orders),
@@ -428,6 +466,7 @@ class Operations(Approvals):
             "alerts_firing": sum(alert["state"] == "firing" for alert in self.alerts()),
             "providers": list(self.snapshot.providers),
             "price_feed": self._feed.name,
+            "issuers": self.issuers(),
         }
         if self.gateway is not None:
             state["metrics"] = msgspec.to_builtins(self.gateway.view())
@@ -440,4 +479,7 @@ def body_digest(body: str) -> str:
 
 
 def _without_secret(body: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if name not in ("secret", "secret_sha256")}
+    shown = {name: value for name, value in body.items() if name not in ("secret", "secret_sha256")}
+    if "previous" in shown:
+        shown["previous"] = [{"until": old["until"]} for old in shown["previous"]]
+    return shown

@@ -7,10 +7,12 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
 
+from outlay.app.config import Config
 from outlay.app.control import feed_cache, serve_control, socket_path
 from outlay.app.operations import ConfigSource, Operations
 from outlay.flow.gateway.server import Gateway
@@ -77,11 +79,15 @@ async def _serve(config_path: Path) -> int:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 100)
     _log("listening", host=config.gateway.host, port=port, pid=os.getpid(), recovered_holds=books.recovered)
-    watcher = loop.create_task(_watch(operations))
+    follower = _Follower(operations, clock)
+    follower.follow(config)
+    watcher = loop.create_task(_watch(operations, follower))
     await stopping.wait()
-    watcher.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await watcher
+    for task in (watcher, follower.task):
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
     control.close()
     await gateway.drain()
     if broken:
@@ -103,7 +109,30 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _watch(operations: Operations) -> None:
+class _Follower:
+    """Follows the issuers of tokens that outlay.yaml declares; imports nothing of them until it declares one."""
+
+    def __init__(self, operations: Operations, clock: SystemClock) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._operations = operations
+        self._clock = clock
+        self._configure: Callable[[Config], None] | None = None
+
+    def follow(self, config: Config) -> None:
+        """Put the issuers of a configuration in force."""
+        if self._configure is None:
+            if not config.declared.identity:
+                return
+            from outlay.app.identity import Keeper
+
+            keeper = Keeper(self._clock, self._operations.take_tokens, _log)
+            self._operations.issuers = keeper.view
+            self._configure = lambda found: keeper.configure(found.declared.identity, found.folder)
+            self.task = asyncio.get_running_loop().create_task(keeper.run())
+        self._configure(config)
+
+
+async def _watch(operations: Operations, follower: _Follower) -> None:
     problem: str | None = None
     loop = asyncio.get_running_loop()
     while True:
@@ -111,6 +140,7 @@ async def _watch(operations: Operations) -> None:
         # parsing a large file takes longer than a request may wait: it happens in a thread
         config = await loop.run_in_executor(None, operations.source.read_if_changed)
         if config is not None and operations.take(config):
+            follower.follow(config)
             _log("config_reloaded", version=operations.snapshot.version)
         if operations.source.problem != problem:
             problem = operations.source.problem

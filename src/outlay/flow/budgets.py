@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from outlay.flow.scope import OWN_DIMENSIONS, Identity, match_scope
+from outlay.flow.scope import Identity, match_scope
 from outlay.flow.windows import Window
 
 RUN_METER = "outlay.run"
@@ -37,11 +37,6 @@ class BudgetSpec(msgspec.Struct, frozen=True):
     origin: Origin = Origin.STORE
     place: str = ""
     """`file:line` of a YAML declaration, for errors."""
-
-    @property
-    def is_own(self) -> bool:
-        """Whether the caller may see its amounts without a policy: its scope names key, user, agent, run, ..."""
-        return not OWN_DIMENSIONS.isdisjoint(self.scope)
 
 
 class AccessRule(msgspec.Struct, frozen=True):

@@ -26,9 +26,6 @@ DIMENSIONS = (
 )
 """Every dimension but tags, in storage order. `model` is the requested name, `provider` the one that bills."""
 
-OWN_DIMENSIONS = frozenset({"key", "user", "agent", "run", "customer"})
-"""A budget whose scope names one of these is the caller's own; others are above it and hide their amounts."""
-
 UNATTRIBUTED = "unattributed"
 API_EQUIVALENT = "api_equivalent"
 """`billing` of calls that a client's own subscription paid for, at what the API would have cost."""

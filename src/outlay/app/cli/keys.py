@@ -1,4 +1,4 @@
-"""`outlay key`: make, list and revoke virtual keys. A secret is shown once, when it is made, and nowhere kept."""
+"""`outlay key`: make, rotate, list and revoke virtual keys. A secret is shown once, when made, and nowhere kept."""
 
 import argparse
 from typing import Any
@@ -8,6 +8,7 @@ from outlay.app.cli.exit_codes import OK
 from outlay.app.cli.output import Terminal
 from outlay.app.cli.parser import PINNED_DIMENSIONS
 from outlay.app.cli.run import Conflict
+from outlay.app.cli.times import parse_length
 from outlay.app.config import KeyEntry, new_secret, secret_hash
 
 
@@ -42,18 +43,34 @@ def show_all(options: argparse.Namespace, terminal: Terminal) -> int:
     keys = [_described(found, declared) for found in objects_of(options.config, "key")]
     terminal.document({"keys": keys})
     terminal.table(
-        ("KEY", "PINS", "MODELS", "EXPIRES", "FROM"),
+        ("KEY", "PINS", "MODELS", "SECRETS", "EXPIRES", "FROM"),
         [
             (
                 key["name"],
                 ",".join(f"{name}={value}" for name, value in key["pins"].items()) or "-",
                 _models(key),
+                _secrets(key),
                 key["expires"] or "-",
                 key["place"] or f"store v{key['version']}",
             )
             for key in keys
         ],
     )
+    return OK
+
+
+def rotate(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Give a key a new secret. Budgets, rules and what was spent are the key's and stay."""
+    overlap_s = parse_length(options.overlap, "--overlap")
+    secret = new_secret()
+    with operating(options.config) as operations:
+        # only the hash goes to the gateway
+        made = operations.rotate_key(options.name, secret_hash(secret), overlap_s, actor())
+    until = made["previous"][-1]
+    terminal.document({**made, "secret": secret, "old_until": until})
+    terminal.text(f"key {options.name} has a new secret; it is shown this once:")
+    terminal.text(secret)
+    terminal.text(f"the old one is refused from {until} on" if overlap_s else "the old one is refused now")
     return OK
 
 
@@ -84,7 +101,18 @@ def _described(found: dict[str, Any], declared: dict[str, KeyEntry]) -> dict[str
         "deny_models": list(body.get("deny_models") or ()),
         "run_parent": body.get("run_parent") or None,
         "expires": body.get("expires"),
+        "previous": [_until(old) for old in body.get("previous") or ()],
     }
+
+
+def _until(old: Any) -> str:
+    """When an earlier secret ends; it comes as JSON, or as an entry of the file."""
+    return str(old["until"] if isinstance(old, dict) else old.until)
+
+
+def _secrets(key: dict[str, Any]) -> str:
+    """The current secret, and when those before it end."""
+    return ", ".join(("1", *(f"old until {until}" for until in key["previous"])))
 
 
 def _models(key: dict[str, Any]) -> str:

@@ -136,6 +136,14 @@ def _add_keys(commands: Any) -> None:
     create.add_argument("--run-parent", metavar="RUN", help="run above all runs of this key")
     create.add_argument("--expires", metavar="DATE", help="ISO date or date and time, UTC")
     group.add("list", "keys:show_all", "all keys, without secrets")
+    rotate = group.add("rotate", "keys:rotate", "give a key a new secret; the old one goes on for a while")
+    rotate.add_argument("name", metavar="NAME")
+    rotate.add_argument(
+        "--overlap",
+        default="24h",
+        metavar="LENGTH",
+        help="how long old secrets go on: 24h (default), 30m, 7d; 0 cuts at once",
+    )
     revoke = group.add("revoke", "keys:revoke", "refuse a key from now on")
     revoke.add_argument("name", metavar="NAME")
 

@@ -110,6 +110,13 @@ def _of_state(state: dict[str, Any]) -> list[Finding]:
                 f"the last process was killed; {state['recovered_holds']} holds recovered",
             )
         )
+    found += [
+        Finding(
+            "identity", "problem", f"keys of the issuer {name!r}: {problem}; the last good ones are in force"
+        )
+        for name, problem in (state.get("issuers") or {}).items()
+        if problem
+    ]
     blocked = metrics.get("blocked")
     if blocked and blocked != "host_crashed":
         hint = "; `outlay doctor --accept-clock`" if blocked == "clock_jumped" else ""

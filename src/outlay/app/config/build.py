@@ -4,7 +4,7 @@ A name is unique over file and store: what outlay.yaml declares wins, and a stor
 the file declared it) is left out until the file lets go of the name.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, TypeVar
 
 import msgspec
@@ -21,6 +21,7 @@ from outlay.app.config.convert import (
 )
 from outlay.app.config.decode import Decoder
 from outlay.app.config.document import DocumentError, Problem, Table, read_json
+from outlay.app.config.identity import tag_of
 from outlay.app.config.load import Config
 from outlay.app.config.policies import policy_of
 from outlay.app.config.tree import (
@@ -34,6 +35,7 @@ from outlay.app.config.tree import (
     price_name,
 )
 from outlay.flow.budgets import RUN_METER, AccessRule, BudgetSpec, Origin
+from outlay.flow.gateway.keys import KeySpec
 from outlay.flow.gateway.snapshot import Snapshot
 from outlay.flow.policy import PolicySpec, budgets_of
 from outlay.kernel.errors import ConfigError, ReadOnlyObject
@@ -83,8 +85,9 @@ def check_object(config: Config, kind: str, name: str, body: bytes) -> ObjectEnt
     if not isinstance(entry, KeyEntry):
         return entry
     entry = hashed(entry)
+    mine = {entry.secret_sha256, *(old.secret_sha256 for old in entry.previous)}
     for index, key in enumerate(config.declared.keys):
-        if key.secret_sha256 == entry.secret_sha256:
+        if not mine.isdisjoint((key.secret_sha256, *(old.secret_sha256 for old in key.previous))):
             place = config.place(f"keys[{index}]")
             raise ConfigError(f"the key in {place} has this secret; give each its own", key="secret")
     return entry
@@ -94,10 +97,9 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
     """Everything the gateway works with. Raises ConfigError if a stored object cannot be read."""
     owned = Origin.YAML
     declared = config.declared
-    keys = {
-        key.secret_sha256: key_of(key, config.org, owned, config.place(f"keys[{index}]"))
-        for index, key in enumerate(declared.keys)
-    }
+    keys: dict[str, KeySpec] = {}
+    for index, declared_key in enumerate(declared.keys):
+        _join_key(keys, key_of(declared_key, config.org, owned, config.place(f"keys[{index}]")))
     budgets = [
         budget_of(budget, owned, config.place(f"budgets[{index}]"))
         for index, budget in enumerate(declared.budgets)
@@ -110,22 +112,20 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
     for entry in _stored_entries(config, stored):
         match entry:
             case KeyEntry():
-                key = key_of(entry, config.org, Origin.STORE, "")
-                twin = keys.setdefault(key.secret_sha256, key)
-                if twin is not key and twin.origin is not owned:  # the file wins here too
-                    raise ConfigError(f"the keys {twin.name!r} and {key.name!r} have one secret; revoke one")
+                _join_key(keys, key_of(entry, config.org, Origin.STORE, ""))
             case BudgetEntry():
                 budgets.append(budget_of(entry, Origin.STORE, ""))
             case PolicyEntry():
                 policies.append(policy_of(entry, Origin.STORE, ""))
             case _:
                 prices.append(price_record(entry))
+    _refuse_missing_keys(config, {key.name for key in keys.values()})
     overrides: list[Override] = [price for price in prices if not isinstance(price, SelfHosted | Ceiling)]
     return Snapshot(
         settings=settings_of(declared.gateway),
         providers=tuple(provider_of(entry, config.folder) for entry in _catch_all_last(declared)),
         models=tuple(route_of(model) for model in declared.models),
-        keys=tuple(keys.values()),
+        keys=tuple({key.name: key for key in keys.values()}.values()),
         budgets=tuple(budgets),
         policies=_with_known_budgets(policies, budgets),
         rules=tuple(AccessRule(entry.scope, entry.allow, entry.deny) for entry in declared.access),
@@ -135,8 +135,34 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
             [price for price in prices if isinstance(price, SelfHosted)],
             [price for price in prices if isinstance(price, Ceiling)],
         ),
+        tags=tuple(tag_of(tag) for tag in declared.tags),
         version=version,
     )
+
+
+def _join_key(keys: dict[str, KeySpec], key: KeySpec) -> None:
+    """Add a key under each of its secrets; one whose secret the file gives to another is left out.
+
+    Raises ConfigError if two stored keys have one secret.
+    """
+    digests = [key.secret_sha256, *(old.secret_sha256 for old in key.previous)]
+    for digest in digests:
+        twin = keys.get(digest)
+        if twin is not None and twin.origin is Origin.YAML:
+            return  # the file wins here too
+        if twin is not None:
+            raise ConfigError(f"the keys {twin.name!r} and {key.name!r} have one secret; revoke one")
+    keys.update(dict.fromkeys(digests, key))
+
+
+def _refuse_missing_keys(config: Config, keys: Collection[str]) -> None:
+    """Tokens of an issuer stand for a key that there is. Raises ConfigError."""
+    for issuer in config.declared.identity:
+        if issuer.key not in keys:
+            raise ConfigError(
+                f"tokens of the issuer {issuer.name!r} stand for the key {issuer.key!r}, which there is not",
+                key="identity",
+            )
 
 
 def _with_known_budgets(

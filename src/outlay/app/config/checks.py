@@ -15,6 +15,7 @@ import msgspec
 from outlay.app.config.alerts import check_alerts
 from outlay.app.config.convert import price_record
 from outlay.app.config.decode import joined
+from outlay.app.config.identity import HASH, check_issuer, check_previous, check_tag
 from outlay.app.config.policies import check_policy
 from outlay.app.config.tree import (
     AccessEntry,
@@ -28,6 +29,7 @@ from outlay.app.config.tree import (
     DiscountEntry,
     FeeEntry,
     GatewaySection,
+    IssuerEntry,
     KeyEntry,
     ModelEntry,
     ObjectEntry,
@@ -35,6 +37,7 @@ from outlay.app.config.tree import (
     PriceEntry,
     ProviderEntry,
     SelfHostedEntry,
+    TagEntry,
 )
 from outlay.app.config.values import MIN_SECRET_LENGTH
 from outlay.flow.budgets import RUN_METER
@@ -50,7 +53,6 @@ from outlay.wire.intent import Dialect, Operation
 VERSION: Final = 1
 MAX_PORT: Final = 65_535
 MAX_RETRIES: Final = 10
-_HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _OWN_HEADERS: Final = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "accept-encoding"}
@@ -124,6 +126,13 @@ def check_records(records: Mapping[str, msgspec.Struct], known: Known, report: R
                 check_policy(record, path, report)
             case AccessEntry():
                 _check_access(record, path, report)
+            case TagEntry():
+                _check_name(record.name, joined(path, "name"), report)
+                _check_scope(record.scope, joined(path, "scope"), report)
+                check_tag(record, path, report)
+            case IssuerEntry():
+                _check_name(record.name, joined(path, "name"), report)
+                check_issuer(record, known.folder, path, report)
             case (
                 DiscountEntry()
                 | CustomEntry()
@@ -165,7 +174,7 @@ def check_key(key: KeyEntry, path: str, report: Report) -> None:
             )
     elif not key.secret_sha256:
         report(path, "needs a secret that is not empty, or secret_sha256; `outlay key create` makes one")
-    elif not _HASH.match(key.secret_sha256):
+    elif not HASH.match(key.secret_sha256):
         report(joined(path, "secret_sha256"), "needs the 64 lower-case hexadecimal digits of a SHA-256")
     for name in _PINNED:
         value: str = getattr(key, name)
@@ -178,6 +187,7 @@ def check_key(key: KeyEntry, path: str, report: Report) -> None:
             report(joined(path, f"tags.{name}"), f"needs 1 to {MAX_VALUE_LENGTH} characters")
     _check_patterns(key.allow_models, joined(path, "allow_models"), report)
     _check_patterns(key.deny_models, joined(path, "deny_models"), report)
+    check_previous(key, path, report)
     if len(key.run_parent) > MAX_VALUE_LENGTH or "*" in key.run_parent:
         report(joined(path, "run_parent"), f"needs a name without `*`, at most {MAX_VALUE_LENGTH} characters")
 

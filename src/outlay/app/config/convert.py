@@ -23,9 +23,8 @@ from outlay.app.config.tree import (
 )
 from outlay.app.config.values import parse_moment, secret_hash
 from outlay.flow.budgets import BudgetSpec, Origin
+from outlay.flow.gateway.keys import NO_EXPIRY, KeySpec, PreviousSecret
 from outlay.flow.gateway.snapshot import (
-    NO_EXPIRY,
-    KeySpec,
     ModelRoute,
     OnClientGone,
     PassRoute,
@@ -48,6 +47,8 @@ from outlay.lookup.overrides import (
 )
 from outlay.wire.intent import Dialect, Operation
 
+_NOT_WRITTEN: Final = frozenset({"org", "expires_at", "origin", "place", "previous", "ends_as", "bearer"})
+"""Fields of a key's record that are not an entry's as they stand."""
 HOSTED_KEEPALIVE_S: Final = 30
 ENGINE_KEEPALIVE_S: Final = 4
 """Below the 5 s after which uvicorn (vLLM, SGLang) closes an idle connection."""
@@ -110,9 +111,12 @@ def _address(entry: ProviderEntry, vendor: _Vendor | None) -> str:
 
 def hashed(entry: KeyEntry) -> KeyEntry:
     """A key that holds its secret's hash instead of the secret."""
-    if not entry.secret or entry.secret_sha256:
-        return entry
-    return msgspec.structs.replace(entry, secret="", secret_sha256=secret_hash(entry.secret))
+    previous = tuple(
+        msgspec.structs.replace(old, secret="", secret_sha256=secret_hash(old.secret)) if old.secret else old
+        for old in entry.previous
+    )
+    digest = secret_hash(entry.secret) if entry.secret else entry.secret_sha256
+    return msgspec.structs.replace(entry, secret="", secret_sha256=digest, previous=previous)
 
 
 def settings_of(section: GatewaySection) -> Settings:
@@ -151,17 +155,14 @@ def route_of(entry: ModelEntry) -> ModelRoute:
 
 def key_of(entry: KeyEntry, org: str, origin: Origin, place: str) -> KeySpec:
     """A virtual key. `entry` is hashed."""
-    shared = {
-        name: getattr(entry, name)
-        for name in KeySpec.__struct_fields__
-        if name not in ("org", "expires_at", "origin", "place")
-    }
+    shared = {name: getattr(entry, name) for name in KeySpec.__struct_fields__ if name not in _NOT_WRITTEN}
     return KeySpec(
         **shared,
         org=entry.org or org,
         expires_at=NO_EXPIRY if entry.expires is None else parse_moment(entry.expires),
         origin=origin,
         place=place,
+        previous=tuple(PreviousSecret(old.secret_sha256, parse_moment(old.until)) for old in entry.previous),
     )
 
 

@@ -220,7 +220,7 @@ def _items(root: Table, section: str) -> Iterator[tuple[int, Table]]:
 
 def _report_duplicates(root: Table, decoder: Decoder) -> None:
     """Two entries of one name; a model name may lead to one provider of each dialect."""
-    for section in ("providers", "keys", "budgets", "policies"):
+    for section in ("providers", "keys", "budgets", "policies", "tags", "identity"):
         seen: dict[str, int | None] = {}
         for index, item in _items(root, section):
             found = item.get("name")
@@ -261,7 +261,8 @@ def _refuse_equal_secrets(config: Config) -> None:
     seen: dict[str, int] = {}
     problems = []
     for index, key in enumerate(config.declared.keys):
-        first = seen.setdefault(key.secret_sha256, index)
+        mine = [key.secret_sha256, *(old.secret_sha256 for old in key.previous)]
+        first = min(seen.setdefault(digest, index) for digest in mine)
         if first != index:
             problems.append(
                 ConfigError(

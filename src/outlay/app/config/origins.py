@@ -44,8 +44,9 @@ def _leaves(record: msgspec.Struct, path: str) -> Iterator[tuple[str, str]]:
     tag = record.__struct_config__.tag
     if tag is not None:
         yield joined(path, "kind"), str(tag)
-    for name, hint in field_types(type(record)).items():
-        if name != "secret":  # only its hash is kept
+    hints = field_types(type(record))
+    for name, hint in hints.items():
+        if name != "secret" or "secret_sha256" not in hints:  # of a key only the hash is kept
             yield from _values(getattr(record, name), hint, joined(path, name))
 
 

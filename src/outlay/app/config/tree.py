@@ -161,6 +161,18 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Pause before the first of those rounds; doubles each round."""
 
 
+class PreviousEntry(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A secret that a key had before its rotation. Give `secret` or `secret_sha256`."""
+
+    secret: Secret = ""
+    secret_sha256: Secret = ""
+    """64 hexadecimal digits."""
+    until: Moment
+    """From then on this secret is refused; the key and its other secrets are not."""
+
+
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A virtual key. Give `secret` or `secret_sha256`; once read only the hash is kept."""
 
@@ -180,13 +192,61 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     environment: Label = ""
     customer: Label = ""
     tags: dict[str, Label] = {}
-    """Pinned: clients may add tags, never override these."""
+    """Pinned: clients may add tags; another value of one of these is refused."""
     allow_models: tuple[str, ...] = ()
     deny_models: tuple[str, ...] = ()
     run_parent: Label = ""
     """Run above all runs of this key: a fresh run name evades no cap, and calls without a run are its own."""
     expires: Moment | None = None
     """From then on the key is refused; a bare date means its first moment, UTC."""
+    previous: tuple[PreviousEntry, ...] = ()
+    """Secrets before the last rotations, each with its own end: `outlay key rotate` writes them for stored keys."""
+
+
+class TagEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The policy of one tag."""
+
+    name: str
+    required: bool = False
+    """Calls without it are refused."""
+    allowed: tuple[Label, ...] = ()
+    """Values or `prefix*` that a client may give; empty allows all."""
+    client_settable: bool = True
+    """False: only a key or a token sets it."""
+    scope: dict[str, Label] = {}
+    """Of which callers it is required, and for which the default is filled in."""
+    default: Label = ""
+    """Filled in where nobody sets it."""
+    shadow: bool = False
+    """Record what would have been refused; refuse nothing."""
+
+
+class IssuerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who issues tokens (JWT, OIDC) that stand for a virtual key."""
+
+    name: str
+    issuer: str
+    """`iss` of its tokens, exactly."""
+    audience: str
+    """`aud` of tokens that are meant for this gateway."""
+    key: str
+    """Virtual key whose pins, budgets and rules a bearer has."""
+    jwks_url: str = ""
+    """Its public keys; fetched in the background. https, or http on this machine."""
+    jwks_file: str = ""
+    """The same as a file, relative to the YAML's folder."""
+    public_key_file: str = ""
+    """One public key as PEM."""
+    secret: Secret = ""
+    """A shared secret (HS256), at least 32 characters. Discouraged: who can check a token can write one."""
+    algorithms: tuple[str, ...] = ()
+    """RS256 and ES256 if absent; HS256 with a secret."""
+    claims: dict[str, str] = {}
+    """Dimension or `tags.NAME` -> claim: `sub`, `groups[0]`, `realm.team`. Fills in what the key leaves open."""
+    max_age_s: int = 0
+    """Older tokens (`iat`) are refused; 0: their `exp` alone decides."""
+    ca_file: str = ""
+    """Certificates to trust for `jwks_url` instead of the system's; relative to the YAML's folder."""
 
 
 class BudgetEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -433,6 +493,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     alerts: AlertsSection = AlertsSection()
     access: tuple[AccessEntry, ...] = ()
     prices: tuple[PriceEntry, ...] = ()
+    tags: tuple[TagEntry, ...] = ()
+    identity: tuple[IssuerEntry, ...] = ()
 
 
 def price_name(entry: PriceEntry) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
@@ -27,6 +27,12 @@ def parse_moment(text: str) -> UnixNanos:
     except (ValueError, OverflowError) as error:
         raise ValueError(f"not an ISO date or date and time: {text!r}") from error
     return UnixNanos((since.days * 86_400 + since.seconds) * NANOS_PER_SECOND + since.microseconds * 1_000)
+
+
+def moment_text(at: UnixNanos) -> str:
+    """A moment as `parse_moment` reads it: ISO, UTC, to the microsecond (rounded down)."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at // 1_000)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def new_secret() -> str:

@@ -33,6 +33,8 @@ from outlay.app.console.records import (
     KeyCreate,
     KeyList,
     KeyMade,
+    KeyRotate,
+    KeyRotated,
     PriceList,
     QuoteAsk,
     QuoteView,
@@ -110,6 +112,14 @@ def _add_keys(router: APIRouter, desk: Desk) -> None:
                 raise Conflict(f"there is a key {asked.name!r} already; revoke it first")
             done = _put(desk, "key", asked.name, body)
         return KeyMade(**done.model_dump(), secret=secret)
+
+    @router.post("/keys/{name:path}/rotate", tags=["keys"])
+    def rotate_key(name: str, asked: KeyRotate | None = None) -> KeyRotated:
+        """Give a key a new secret; the answer holds it. Old ones go on for the overlap."""
+        secret, overlap_s = new_secret(), (asked or KeyRotate()).overlap_s
+        with desk.operating() as operations:
+            done = operations.rotate_key(name, secret_hash(secret), overlap_s, ACTOR)
+        return KeyRotated(**done, secret=secret)
 
     @router.delete("/keys/{name:path}", tags=["keys"])
     def revoke_key(name: str) -> Done:

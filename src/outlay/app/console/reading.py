@@ -86,6 +86,7 @@ def key_view(found: dict[str, Any], config: Config) -> KeyView:
         allow_models=list(entry.allow_models),
         deny_models=list(entry.deny_models),
         expires=entry.expires,
+        previous=[old.until for old in entry.previous],
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
+from outlay.app.config import MAX_OVERLAP_S
+
 
 class _Given(BaseModel):
     """What a caller sends: unknown fields are errors, as in outlay.yaml."""
@@ -33,6 +35,13 @@ class KeyCreate(_Given):
     deny_models: list[StrictStr] = []
     expires: StrictStr | None = None
     """ISO date or date and time; UTC without an offset."""
+
+
+class KeyRotate(_Given):
+    """A new secret for a key."""
+
+    overlap_s: int = Field(default=86_400, ge=0, le=MAX_OVERLAP_S)
+    """Seconds for which old secrets go on; 0 cuts at once."""
 
 
 class BudgetPut(_Given):
@@ -100,6 +109,8 @@ class KeyView(BaseModel):
     allow_models: list[str]
     deny_models: list[str]
     expires: str | None
+    previous: list[str]
+    """When earlier secrets end."""
 
 
 class KeyList(BaseModel):
@@ -110,6 +121,13 @@ class KeyMade(Done):
     """The only answer that ever holds the secret."""
 
     secret: str
+
+
+class KeyRotated(KeyMade):
+    """The secret is shown this once."""
+
+    previous: list[str]
+    """When earlier secrets end, the last one last."""
 
 
 class AccountView(BaseModel):

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from outlay.app.config.tree import AccessEntry, KeyEntry
 from outlay.app.importing import litellm_tables as tables
@@ -144,7 +144,7 @@ class Reader:
             KeyEntry(
                 name=name,
                 secret_sha256=token,
-                **pins,
+                **cast("dict[str, Any]", pins),
                 tags=tags,
                 allow_models=allowed,
                 deny_models=denied,

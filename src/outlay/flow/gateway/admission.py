@@ -210,8 +210,8 @@ class Admission:
 
     def _is_guarded(self, entry: Entry, guard: Guard, now: UnixNanos) -> bool:
         """Whether a policy keeps this attempt from being made; then the next is made, or the client told why."""
-        if entry.shadow_denied:
-            self.shadow = self.shadow or f"{PREFIX}model_not_allowed: {entry.shadow_denied}"
+        if entry.would_refuse:
+            self.shadow = self.shadow or f"{PREFIX}{entry.would_refuse}"
         if self._attempt == 1 and (closed := self._refusing(guard.closed(now))) is not None:
             self._give_up(closed)
             return True
@@ -340,7 +340,7 @@ class Admission:
     def _deny(self, denied: Denied) -> None:
         gateway = self._gateway
         now = gateway.clock.now()
-        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now)
+        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now, self._memo.key)
         if denied.reason is not Reason.BUDGET_BUSY:
             account = denied.account
             gateway.remember_refused(

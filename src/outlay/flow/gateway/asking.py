@@ -37,7 +37,7 @@ class Approving(Protocol):
 
 def remember_paused(gateway: "Gateway", exchange: Exchange, memo: Memo, refusal: Refusal, model: str) -> None:
     """A call is refused because an order pauses it: its caller may ask to go on."""
-    identity = memo.caller.identity(memo.key, "", model)
+    identity = memo.caller.identity(memo.key, "", model, "", gateway.snapshot.tag_rules)
     if refusal.code != "paused" or isinstance(identity, Refusal):
         return
     name = f"{refusal.fields['order']}:{refusal.fields['scope']}"
@@ -99,7 +99,7 @@ def _show(gateway: "Gateway", exchange: Exchange, memo: Memo, wanted: str) -> No
     if approving is None:
         exchange.refuse(_NOBODY)
         return
-    owner = f"key:{memo.key.name}"
+    owner = memo.key.owner
     found = [ask for ask in approving.asks() if ask["requester"] == owner and wanted in ("", ask["id"])]
     if wanted and not found:
         exchange.refuse(Refusal(404, "raise_not_found", "This key asked for no raise of that id."))
@@ -124,11 +124,11 @@ def _take(gateway: "Gateway", exchange: Exchange, memo: Memo, body: bytes) -> No
         exchange.refuse(Refusal(422, "bad_ask", text, {"param": unknown[0] if unknown else "request_id"}))
         return
     call = gateway.refused_calls.get(request_id)
-    if call is None or call.identity.key != memo.key.name:
+    if call is None or not memo.key.owns(call.identity):
         exchange.refuse(Refusal(404, "request_not_found", "No refused request of this key has that id."))
         return
     try:
-        made = approving.ask(said, f"key:{memo.key.name}")
+        made = approving.ask(said, memo.key.owner)
     except OutlayError as error:
         exchange.refuse(Refusal(error.http_status, error.code, str(error)))
         return

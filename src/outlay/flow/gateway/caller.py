@@ -1,19 +1,30 @@
 """Who calls and what goes on to the provider: one pass over a request's headers. No I/O.
 
-Identity comes from the key; clients may add run, agent, customer and tags where the key pins none. Nothing that
-authenticates to Outlay, and no hop-by-hop field, is forwarded.
+Identity comes from the key; clients may add run, agent, customer and tags where the key pins none, and repeat what it
+pins, never say otherwise. Nothing that authenticates to Outlay, and no hop-by-hop field, is forwarded.
 """
 
 import msgspec
 
+from outlay.flow.gateway.keys import KeySpec
 from outlay.flow.gateway.refusal import Refusal
-from outlay.flow.gateway.snapshot import KeySpec
 from outlay.flow.runs import MAX_CALLS, MAX_DEPTH, MAX_SECONDS, RunTerms
 from outlay.flow.scope import MAX_TAGS, MAX_VALUE_LENGTH, Identity
+from outlay.flow.tags import (
+    NO_RULES,
+    NOT_ALLOWED,
+    NOT_SETTABLE,
+    REQUIRED,
+    TagProblem,
+    TagRules,
+    judge_tags,
+)
 from outlay.kernel.money import MoneyError, usd_to_nanos
 
 MAX_RUN_NANOS = 10**18
 """A billion dollars: sums with it stay in 64 bits."""
+MAX_SHOWN = 32
+"""Allowed values that a refusal lists."""
 
 _FORWARD, _DROP, _BEARER, _KEY, _OUTLAY_KEY, _RUN, _AGENT, _CUSTOMER, _TAGS, _SESSION, _RUN_TERM = range(11)
 
@@ -78,6 +89,7 @@ class Caller:
         "same_auth",
         "secret",
         "tags",
+        "twice",
     )
 
     def __init__(self, headers: list[tuple[bytes, bytes]], query_key: bytes = b"") -> None:
@@ -87,6 +99,8 @@ class Caller:
         forwarded: list[bytes] = []
         self.run_said: tuple[tuple[bytes, bytes], ...] = ()
         """Headers about the run beside its name."""
+        self.twice = ""
+        """A header that says who calls and is given more than once, with two values."""
         actions = _ACTIONS
         for name, value in headers:
             action = actions.get(name, _FORWARD)
@@ -104,19 +118,30 @@ class Caller:
                 own = own or value.strip()
             elif action == _OUTLAY_KEY:
                 # it wins over what else may be there for the provider
-                outlay = value.strip()
+                value = value.strip()
+                if outlay and outlay != value:
+                    self.twice = "key"
+                outlay = value
             elif action == _SESSION:
                 session = session or value
                 forwarded += (name, b": ", value, b"\r\n")
             elif action == _RUN:
+                if self.run and self.run != value:
+                    self.twice = "run"
                 self.run = value
             elif action == _RUN_TERM:
                 self.run_said += ((name, value),)
             elif action == _AGENT:
+                if self.agent and self.agent != value:
+                    self.twice = "agent"
                 self.agent = value
             elif action == _CUSTOMER:
+                if self.customer and self.customer != value:
+                    self.twice = "customer"
                 self.customer = value
             else:
+                if self.tags and self.tags != value:
+                    self.twice = "tags"
                 self.tags = value
         self.forwarded = b"".join(forwarded)
         self.secret = outlay or own or query_key
@@ -126,9 +151,25 @@ class Caller:
         self.same_auth = b"".join(credential)
         """Header lines of whatever credential the client sent to Outlay or through it."""
 
-    def identity(self, key: KeySpec, provider: str, model: str, billing: str = "") -> Identity | Refusal:
+    def identity(
+        self, key: KeySpec, provider: str, model: str, billing: str = "", rules: TagRules = NO_RULES
+    ) -> Identity | Refusal:
         """The caller's dimensions: pinned ones from the key, others from the headers."""
-        said = {}
+        judged = self._judged(key, provider, model, billing, rules)
+        return judged if isinstance(judged, Refusal) else judged[0]
+
+    def recorded(self, key: KeySpec, identity: Identity, rules: TagRules) -> str:
+        """What a tag policy in shadow mode would have refused, as the charge says it; empty if nothing."""
+        judged = self._judged(key, identity.provider, identity.model, identity.billing, rules)
+        return "" if isinstance(judged, Refusal) else judged[1]
+
+    def _judged(
+        self, key: KeySpec, provider: str, model: str, billing: str, rules: TagRules
+    ) -> tuple[Identity, str] | Refusal:
+        """The dimensions, and what is only recorded of what is wrong with them."""
+        if self.twice:
+            return _given_twice(self.twice)
+        said, recorded = {}, ""
         for dimension, value, pinned in (
             ("agent", self.agent, key.agent),
             ("customer", self.customer, key.customer),
@@ -137,11 +178,15 @@ class Caller:
             text = _clean(value)
             if text is None:
                 return _bad_header(dimension)
+            if pinned and text and text != pinned:
+                if not rules.is_shadow:
+                    return _not_settable(dimension)
+                recorded = recorded or f"dimension_not_settable: {dimension}"
             said[dimension] = pinned or text
-        tags = self._tags(key)
+        tags = self._tags()
         if isinstance(tags, Refusal):
             return tags
-        return Identity(
+        identity = Identity(
             org=key.org,
             team=key.team,
             project=key.project,
@@ -156,8 +201,13 @@ class Caller:
             model=model,
             provider=provider,
             billing=billing,
-            tags=tags,
         )
+        verdict = judge_tags(rules, tags, key.tags, identity)
+        if verdict.refused is not None:
+            return _wrong_tag(verdict.refused)
+        if verdict.recorded is not None:
+            recorded = recorded or f"{verdict.recorded.code}: {verdict.recorded.tag}"
+        return msgspec.structs.replace(identity, tags=verdict.tags), recorded
 
     def run_terms(self, key: KeySpec) -> RunTerms | Refusal | None:
         """What the headers say of the run; None if nothing, and the key pins no run above it."""
@@ -198,7 +248,7 @@ class Caller:
             return _bad_number("run-above", "the runs above, of which the last is x-outlay-run-parent")
         return RunTerms(parent, cap, calls, seconds, above)
 
-    def _tags(self, key: KeySpec) -> tuple[tuple[str, str], ...] | Refusal:
+    def _tags(self) -> dict[str, str] | Refusal:
         tags: dict[str, str] = {}
         if self.tags:
             try:
@@ -213,10 +263,17 @@ class Caller:
             if len(tags) > MAX_TAGS:
                 return _bad_header("tags")
             for name, value in tags.items():
-                if _clean(name.encode()) is None or _clean(value.encode()) is None or not name:
+                if clean_text(name) is None or clean_text(value) is None or not name:
                     return _bad_header("tags")
-        tags.update(key.tags)
-        return tuple(sorted(tags.items()))
+        return tags
+
+
+def clean_text(text: str) -> str | None:
+    """The same rule as for a header's value, of a text from elsewhere (a claim); None if it breaks it."""
+    try:
+        return _clean(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return None
 
 
 def _clean(value: bytes) -> str | None:
@@ -243,6 +300,36 @@ def _bad_header(dimension: str) -> Refusal:
         f"{name} must be {form}, each value at most {MAX_VALUE_LENGTH} bytes.",
         {"param": name},
     )
+
+
+def _given_twice(what: str) -> Refusal:
+    name = f"x-outlay-{what}"
+    return Refusal(400, "bad_header", f"{name} is given twice, with two values.", {"param": name})
+
+
+def _not_settable(dimension: str) -> Refusal:
+    name = f"x-outlay-{dimension}"
+    text = f"This key is for another {dimension}: leave {name} out, or repeat the key's own value."
+    return Refusal(403, "dimension_not_settable", text, {"param": name})
+
+
+def _wrong_tag(problem: TagProblem) -> Refusal:
+    tag, param = problem.tag[:MAX_VALUE_LENGTH], "x-outlay-tags"
+    allowed = ", ".join(problem.allowed[:MAX_SHOWN])
+    fields: dict[str, object] = {"param": param, "tag": tag}
+    if problem.allowed:
+        fields["allowed"] = problem.allowed[:MAX_SHOWN]
+    match problem.code:
+        case code if code == REQUIRED:
+            hint = f" Allowed: {allowed}." if allowed else ""
+            return Refusal(
+                400, code, f"The tag {tag!r} is required: send {param}: {tag}=VALUE.{hint}", fields
+            )
+        case code if code == NOT_ALLOWED:
+            return Refusal(400, code, f"The tag {tag!r} may not have this value. Allowed: {allowed}.", fields)
+        case _:
+            text = f"The tag {tag!r} is not the client's to set: leave it out, or repeat the key's own value."
+            return Refusal(403, NOT_SETTABLE, text, fields)
 
 
 def _bad_number(name: str, form: str) -> Refusal:

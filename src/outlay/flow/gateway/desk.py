@@ -9,7 +9,6 @@ import msgspec
 
 from outlay.flow.budgets import model_allowed
 from outlay.flow.gateway.asking import answer_raises, pause_at_rung, remember_paused
-from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Answered, BadRequest, ClientConnection, Request, decoded
 from outlay.flow.gateway.dialects import FAST_ROUTES, PARSERS, model_body, models_body, parse_call
 from outlay.flow.gateway.entries import (
@@ -17,6 +16,7 @@ from outlay.flow.gateway.entries import (
     Entry,
     Memo,
     allowed_identity,
+    ended,
     known_identity,
     open_run,
 )
@@ -182,12 +182,12 @@ class Desk:
         """The caller, or None after an answer that says why the key does not open the door."""
         gateway = self._gateway
         memo = gateway.memo(client, request)
-        if memo is not None and memo.key.expires_at > exchange.began_at:
-            exchange.key = memo.key
-            return memo
-        key = None if memo is None else memo.key
-        secret = Caller(request.headers).secret if memo is None else b"-"
-        exchange.refuse(gateway.unauthorized(secret, key))
+        if isinstance(memo, Memo):
+            if memo.key.expires_at > exchange.began_at:
+                exchange.key = memo.key
+                return memo
+            memo = ended(memo.key)
+        exchange.refuse(memo)
         return None
 
     # -- routes that cost nothing -----------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class Desk:
             identity = allowed_identity(memo.snapshot, memo.key, memo.caller, aim, model)
         if isinstance(identity, Refusal):
             return identity
-        entry = Entry(gateway, aim, gateway.books.chain(identity), operation, path, memo.caller)
+        entry = Entry(gateway, aim, gateway.books.chain(identity), operation, path, memo)
         return Entries(Aims((aim,)), (entry,))
 
     # -- what enforcement would refuse ------------------------------------------------------------------------
@@ -271,7 +271,7 @@ class Desk:
             exchange.refuse(identity)
             return
         chain = gateway.books.chain(identity)
-        entry = Entry(gateway, aim, chain, route.operation, match.path, memo.caller)
+        entry = Entry(gateway, aim, chain, route.operation, match.path, memo)
         intent = CallIntent(route.dialect, Operation.FREE, aim.model, 0, 0, None)
         exchange.shadow = f"{PREFIX}{code}"
         exchange.fixed = free_terms(memo.snapshot, provider, intent)
@@ -368,7 +368,9 @@ class Desk:
             )
             if aims is None or not aims.targets:
                 continue
-            identity = memo.caller.identity(memo.key, aims.targets[0].provider.name, name)
+            identity = memo.caller.identity(
+                memo.key, aims.targets[0].provider.name, name, "", snapshot.tag_rules
+            )
             if isinstance(identity, Identity) and model_allowed(snapshot.rules, identity):
                 names.append(name)
         return names
@@ -390,7 +392,7 @@ class Desk:
         identities = books.directory.identities
         owner_id = charges[0].identity_id if charges else holds[0].identity_id
         owner = msgspec.json.decode(identities.body(owner_id), type=Identity)
-        if owner.key != memo.key.name:
+        if not memo.key.owns(owner):
             exchange.refuse(missing)
             return
         attempts: list[dict[str, object]] = [

@@ -13,9 +13,10 @@ from outlay.flow.budgets import model_allowed
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.forward import visible_accounts
 from outlay.flow.gateway.guard import guard_of
+from outlay.flow.gateway.keys import KeySpec, Unreadable
 from outlay.flow.gateway.refusal import Refusal, stopped_by
 from outlay.flow.gateway.signing import signer_of
-from outlay.flow.gateway.snapshot import Aim, Aims, ClientAuth, KeySpec, Provider, Snapshot
+from outlay.flow.gateway.snapshot import Aim, Aims, ClientAuth, Provider, Snapshot
 from outlay.flow.gateway.upstream import Pool
 from outlay.flow.ledger.directory import Chain
 from outlay.flow.ledger.runs import RunProblem
@@ -70,6 +71,7 @@ class Entry:
         "chain",
         "gateway",
         "guard",
+        "key",
         "label",
         "model",
         "operation",
@@ -77,18 +79,19 @@ class Entry:
         "pool",
         "provider",
         "route_id",
-        "shadow_denied",
         "sign",
         "stream_path",
         "translates",
         "upstream_head",
         "visible",
+        "would_refuse",
     )
 
     def __init__(  # noqa: PLR0917 - made in one place only
-        self, gateway: "Gateway", aim: Aim, chain: Chain, operation: Operation, path: str, caller: Caller
+        self, gateway: "Gateway", aim: Aim, chain: Chain, operation: Operation, path: str, memo: Memo
     ) -> None:
         self.gateway = gateway
+        self.key = key = memo.key
         self.aim = aim
         self.provider = provider = aim.provider
         self.model = aim.model
@@ -99,20 +102,24 @@ class Entry:
         self.pool = gateway.pools[provider.name]
         self.route_id = gateway.route_id(self, aim.model)
         self.path, self.stream_path = upstream_paths(self.pool, aim.operation, aim.model, path)
-        self.upstream_head = upstream_head(self.pool, own_auth(provider, caller))
+        self.upstream_head = upstream_head(self.pool, own_auth(provider, memo.caller))
         self.sign = signer_of(provider)
-        self.visible = visible_accounts(chain, gateway.snapshot.settings)
+        self.visible = visible_accounts(chain, gateway.snapshot.settings, key)
         policies = gateway.snapshot.policies
         self.guard = guard_of(policies, chain.identity, gateway.limits) if policies else None
-        self.shadow_denied = "" if self.guard is None else self.guard.denied(chain.identity, aim.model)
-        """Name of a shadow policy that would not allow this model."""
+        denied = "" if self.guard is None else self.guard.denied(chain.identity, aim.model)
+        self.would_refuse = f"model_not_allowed: {denied}" if denied else ""
+        """What a policy in shadow mode would have refused of this caller at this model."""
+        rules = gateway.snapshot.tag_rules
+        if rules.specs or rules.is_shadow:
+            self.would_refuse = memo.caller.recorded(key, chain.identity, rules) or self.would_refuse
 
     def current(self, now: int) -> Chain:
         """The chain, brought up to date if time or budgets moved on."""
         chain = self.chain
         if now >= chain.valid_until:
             self.gateway.books.directory.refresh(chain, now)
-            self.visible = visible_accounts(chain, self.gateway.snapshot.settings)
+            self.visible = visible_accounts(chain, self.gateway.snapshot.settings, self.key)
         return chain
 
 
@@ -149,7 +156,7 @@ def find_entries(  # noqa: PLR0917 - made in one place only
             denied = denied or identity
             continue
         chain = gateway.books.chain(identity)
-        targets.append(Entry(gateway, aim, chain, operation, path, caller))
+        targets.append(Entry(gateway, aim, chain, operation, path, memo))
     if not targets:
         return denied or no_such_model(model)
     preferred = next((target.guard.providers for target in targets if target.guard is not None), ())
@@ -169,7 +176,7 @@ def open_run(gateway: "Gateway", memo: Memo) -> Refusal | None:
     terms = memo.caller.run_terms(key)
     if terms is None or isinstance(terms, Refusal):
         return terms
-    identity = memo.caller.identity(key, "", "")
+    identity = memo.caller.identity(key, "", "", "", gateway.snapshot.tag_rules)
     if isinstance(identity, Refusal):
         return identity
     try:
@@ -210,12 +217,36 @@ def known_identity(  # noqa: PLR0917 - made in few places
     snapshot: Snapshot, key: KeySpec, caller: Caller, provider: str, model: str, billing: str = ""
 ) -> Identity | Refusal:
     """The caller's dimensions, if no order stops what they name."""
-    identity = caller.identity(key, provider, model, billing)
+    identity = caller.identity(key, provider, model, billing, snapshot.tag_rules)
     if snapshot.orders and not isinstance(identity, Refusal):
         order = find_order(snapshot.orders, identity)
         if order is not None:
             return stopped_by(order, snapshot.settings)
     return identity
+
+
+def unknown_caller(secret: bytes, token: Unreadable | None) -> Refusal:
+    """Nothing says who calls."""
+    if token is not None:
+        return Refusal(token.status, token.code, token.message, {}, token.retry_after_s)
+    if not secret:
+        return Refusal(
+            401,
+            "key_missing",
+            "No virtual key: send `Authorization: Bearer <key>` or `x-api-key: <key>`.",
+        )
+    return Refusal(
+        401, "key_unknown", "The virtual key is not known here; create one with `outlay key create`."
+    )
+
+
+def ended(key: KeySpec) -> Refusal:
+    """The bearer's key, secret or token opens the door no more."""
+    text = {
+        "key_rotated": f"This secret of the virtual key {key.name!r} was replaced by a newer one.",
+        "token_expired": "The token has expired.",
+    }.get(key.ends_as, f"The virtual key {key.name!r} has expired.")
+    return Refusal(401, key.ends_as, text)
 
 
 def no_such_model(model: str) -> Refusal:

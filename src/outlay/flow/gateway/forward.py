@@ -12,8 +12,10 @@ import msgspec
 from outlay.flow.accounts import UNLIMITED, Account
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.dialects import HAS_OUTPUT, with_part
+from outlay.flow.gateway.disclosure import may_see
+from outlay.flow.gateway.keys import KeySpec
 from outlay.flow.gateway.refusal import Refusal
-from outlay.flow.gateway.snapshot import Disclose, Progressive, Provider, Settings
+from outlay.flow.gateway.snapshot import Progressive, Provider, Settings
 from outlay.flow.ledger.directory import Chain
 from outlay.kernel.ids import id_header
 from outlay.kernel.money import usd_header
@@ -204,12 +206,12 @@ def cost_head(chain: Chain, visible: Sequence[Account], cost_nanos: int) -> byte
     return head
 
 
-def visible_accounts(chain: Chain, settings: Settings) -> tuple[Account, ...]:
+def visible_accounts(chain: Chain, settings: Settings, key: KeySpec) -> tuple[Account, ...]:
     """Hard budgets whose remainder the caller may see."""
     return tuple(
         account
         for account in chain.accounts
-        if account.cap < UNLIMITED and (settings.disclose is Disclose.ALL or account.budget.is_own)
+        if account.cap < UNLIMITED and may_see(account.budget, key, settings)
     )
 
 

@@ -47,7 +47,7 @@ class Growing(Admission):
         needed = self._progress.quote.total_nanos
         now = self._gateway.clock.now()
         denied = Denied(Reason.BUDGET_SPENT, account, needed, account.cap, account.spent, account.held)
-        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now)
+        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now, self._memo.key)
         self._gateway.metrics.refused("cut_at_cap")
         if self._passage is not None and self._client is not None and self._has_head:
             # a translated stream must end where its events stand; what it holds was made and is paid for

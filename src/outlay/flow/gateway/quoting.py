@@ -155,7 +155,7 @@ def preview(  # noqa: PLR0917 - everything a request would bring
         )
         for account in accounts
     )
-    refusal = refusal_of(decision, settings, "", now) if isinstance(decision, Denied) else None
+    refusal = refusal_of(decision, settings, "", now, key) if isinstance(decision, Denied) else None
     if guard is not None:
         refusal = _refused_by_policy(guard, terms, now) or refusal
     return Preview(

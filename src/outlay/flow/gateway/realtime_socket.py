@@ -14,8 +14,9 @@ import msgspec
 
 from outlay.flow.authorize import Denied, authorize
 from outlay.flow.gateway.client import Request
-from outlay.flow.gateway.entries import Entry, Memo
+from outlay.flow.gateway.entries import Entry, Memo, ended, unknown_caller
 from outlay.flow.gateway.fixed import free_terms
+from outlay.flow.gateway.keys import KeySpec
 from outlay.flow.gateway.quoting import make_terms
 from outlay.flow.gateway.realtime_upstream import UpstreamSocket, connect
 from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred
@@ -169,7 +170,7 @@ class RealtimeSession:
         if not isinstance(decision, Denied):
             raise AssertionError("a hold that does not fit is denied")
         gateway.metrics.refused(decision.reason.value)
-        return refusal_of(decision, settings, id_text(self.id), now)
+        return refusal_of(decision, settings, id_text(self.id), now, self._entry.key)
 
     def _on_durable(self, hold: Hold, error: StoreError | None) -> None:
         self._placing.discard(hold)
@@ -439,9 +440,12 @@ class RealtimeSession:
         """Why the session may not go on, if its key, the rules or its model's target have changed meanwhile."""
         gateway, memo = self._gateway, self._memo
         snapshot = gateway.snapshot
-        key = snapshot.key_of(memo.caller.secret)
-        if key is None or key.expires_at <= gateway.clock.now():
-            return gateway.unauthorized(memo.caller.secret, key)
+        now = gateway.clock.now()
+        key = snapshot.opened_by(memo.caller.secret, now)
+        if not isinstance(key, KeySpec):
+            return unknown_caller(memo.caller.secret, key)
+        if key.expires_at <= now:
+            return ended(key)
         if memo.snapshot is snapshot:
             return None
         self._memo = memo = Memo(snapshot, memo.headers, memo.caller, key)

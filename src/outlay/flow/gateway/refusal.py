@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from outlay.flow.authorize import Denied, Reason
-from outlay.flow.gateway.snapshot import Disclose, Settings
+from outlay.flow.gateway.disclosure import may_see
+from outlay.flow.gateway.keys import KeySpec
+from outlay.flow.gateway.snapshot import Settings
 from outlay.flow.orders import Order, OrderKind
 from outlay.flow.runs import Run
 from outlay.kernel.money import format_usd
@@ -80,13 +82,13 @@ def run_barred(run: Run, code: str, settings: Settings, request_id: str) -> Refu
     return Refusal(402, code, f"The run {run.name!r} has made its {run.max_calls} calls.", fields)
 
 
-def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int) -> Refusal:
+def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int, key: KeySpec) -> Refusal:
     """The refusal of a denied hold. Amounts of budgets above the caller's own scope only if settings say so."""
     account = denied.account
     budget = account.budget
     resets_at = account.resets_at(now)
     fields: dict[str, object] = {"budget": budget.name, "scope": account.scope}
-    told = budget.is_own or settings.disclose is Disclose.ALL
+    told = may_see(budget, key, settings)
     if told:
         fields.update(
             currency="USD",

@@ -16,16 +16,17 @@ from outlay.flow.gateway.attempts import Health, Plan, order_of
 from outlay.flow.gateway.caller import Caller, query_key
 from outlay.flow.gateway.client import Answered, ClientConnection, Request
 from outlay.flow.gateway.desk import Desk
-from outlay.flow.gateway.entries import Entries, Entry, Memo, find_entries
+from outlay.flow.gateway.entries import Entries, Entry, Memo, find_entries, unknown_caller
 from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.guard import LimitBook
 from outlay.flow.gateway.jobs import JobKeeper
+from outlay.flow.gateway.keys import KeySpec, Tokens
 from outlay.flow.gateway.metrics import Metrics, MetricsView
 from outlay.flow.gateway.progress import Slices
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.resources import Resources
 from outlay.flow.gateway.session import Session
-from outlay.flow.gateway.snapshot import KeySpec, Mode, Settings, Snapshot
+from outlay.flow.gateway.snapshot import Mode, Settings, Snapshot
 from outlay.flow.gateway.stops import carry_out
 from outlay.flow.gateway.tally import Tally
 from outlay.flow.gateway.upstream import Pool
@@ -170,6 +171,10 @@ class Gateway:
         else:
             carry_out(self, order, (*self.snapshot.orders, order), asked_at)
 
+    def take_tokens(self, tokens: Tokens | None) -> None:
+        """Put other keys of token issuers in force for every call from now on; what a token opened is asked anew."""
+        self.snapshot = self.snapshot.with_tokens(tokens)
+
     async def drain(self) -> None:
         """Stop listening, let open exchanges end within the grace, cut and settle the rest."""
         self.is_draining = True
@@ -270,8 +275,9 @@ class Gateway:
 
     def may_continue(self, headers: list[tuple[bytes, bytes]]) -> bool:
         """Whether `Expect: 100-continue` is answered: the key is known, so the body is worth taking."""
-        key = self.snapshot.key_of(Caller(headers).secret)
-        return key is not None and key.expires_at > self.clock.now()
+        now = self.clock.now()
+        key = self.snapshot.opened_by(Caller(headers).secret, now)
+        return isinstance(key, KeySpec) and key.expires_at > now
 
     def on_request(self, connection: ClientConnection, request: Request) -> None:
         """A request is complete."""
@@ -307,22 +313,11 @@ class Gateway:
 
     # -- what an exchange asks ------------------------------------------------------------------------------------
 
-    def unauthorized(self, secret: bytes, key: KeySpec | None) -> Refusal:
-        """Why a key does not open the door."""
-        if key is not None:
-            return Refusal(401, "key_expired", f"The virtual key {key.name!r} has expired.")
-        if not secret:
-            return Refusal(
-                401,
-                "key_missing",
-                "No virtual key: send `Authorization: Bearer <key>` or `x-api-key: <key>`.",
-            )
-        return Refusal(
-            401, "key_unknown", "The virtual key is not known here; create one with `outlay key create`."
-        )
+    def memo(self, client: Answered, request: Request) -> Memo | Refusal:
+        """The caller of a request, remembered from its connection's last one; a refusal if nothing says who it is.
 
-    def memo(self, client: Answered, request: Request) -> Memo | None:
-        """The caller of a request, remembered from its connection's last one; None if the key is not known."""
+        Whether the key has ended by now is the asker's to look at.
+        """
         snapshot, memo = self.snapshot, client.memo
         asked = query_key(request.path)
         if (
@@ -333,9 +328,9 @@ class Gateway:
         ):
             return memo
         caller = Caller(request.headers, asked)
-        key = snapshot.key_of(caller.secret)
-        if key is None:
-            return None
+        key = snapshot.opened_by(caller.secret, self.clock.now())
+        if not isinstance(key, KeySpec):
+            return unknown_caller(caller.secret, key)
         if asked:
             return Memo(snapshot, request.headers, caller, key)
         client.memo = memo = Memo(snapshot, request.headers, caller, key)
@@ -349,6 +344,7 @@ class Gateway:
         caller = memo.caller
         cache_key = (
             memo.key.name,
+            memo.key.bearer,
             intent.model,
             path,
             caller.run,

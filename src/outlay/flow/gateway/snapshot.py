@@ -13,18 +13,20 @@ from urllib.parse import urlsplit
 import msgspec
 
 from outlay.flow.authorize import Clamp
-from outlay.flow.budgets import AccessRule, BudgetSpec, Origin, pattern_matches
+from outlay.flow.budgets import AccessRule, BudgetSpec, pattern_matches
+from outlay.flow.gateway.keys import NO_EXPIRY as NO_EXPIRY  # noqa: PLC0414 - offered on
+from outlay.flow.gateway.keys import KeySpec as KeySpec  # noqa: PLC0414 - offered on
+from outlay.flow.gateway.keys import Tokens, Unreadable, key_of_token, looks_like_token, secrets_of
 from outlay.flow.orders import Order
 from outlay.flow.outcome import Billing
 from outlay.flow.policy import PolicySpec, budgets_of, rules_of
 from outlay.flow.raises import Raise
 from outlay.flow.runaway import DEFAULT_THRESHOLDS, RunawayAction, Thresholds
+from outlay.flow.tags import TagRules, TagSpec
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup.book import PriceBook
 from outlay.lookup.price import ModelPrice
 from outlay.wire.intent import Dialect, Operation
-
-NO_EXPIRY = 2**63 - 1
 
 
 class OnClientGone(StrEnum):
@@ -40,35 +42,8 @@ class Disclose(StrEnum):
     """Whose amounts a refusal or a header may show to the caller."""
 
     OWN = "own"
-    """Budgets of the caller's own scope (key, user, agent, run, customer); others are named without amounts."""
+    """Budgets that stand for the caller alone (`disclosure.may_see`); others are named without amounts."""
     ALL = "all"
-
-
-class KeySpec(msgspec.Struct, frozen=True):
-    """A virtual key: who its bearer is. Only the SHA-256 of the secret is kept."""
-
-    name: str
-    secret_sha256: str
-    """Hexadecimal."""
-    org: str = ""
-    team: str = ""
-    project: str = ""
-    user: str = ""
-    agent: str = ""
-    workload: str = ""
-    deployment: str = ""
-    environment: str = ""
-    customer: str = ""
-    tags: Mapping[str, str] = {}
-    """Pinned: a client may add tags, never override these."""
-    allow_models: tuple[str, ...] = ()
-    deny_models: tuple[str, ...] = ()
-    run_parent: str = ""
-    """Run above all runs of this key, so that a fresh run name evades no cap; calls without a run are its own."""
-    expires_at: int = NO_EXPIRY
-    """UTC ns."""
-    origin: Origin = Origin.STORE
-    place: str = ""
 
 
 class ClientAuth(StrEnum):
@@ -311,13 +286,16 @@ class Snapshot:
         "budgets",
         "forwards_credentials",
         "keys",
+        "named",
         "orders",
         "policies",
         "providers",
         "raises",
         "rules",
         "settings",
+        "tag_rules",
         "thresholds",
+        "tokens",
         "version",
     )
 
@@ -335,12 +313,21 @@ class Snapshot:
         thresholds: Thresholds = DEFAULT_THRESHOLDS,
         orders: tuple[Order, ...] = (),
         raises: tuple[Raise, ...] = (),
+        tags: tuple[TagSpec, ...] = (),
+        tokens: Tokens | None = None,
         version: int = 0,
     ) -> None:
         self.settings = settings
         self.providers = {provider.name: provider for provider in providers}
         self._models = models
-        self.keys = {bytes.fromhex(key.secret_sha256): key for key in keys}
+        self.keys = {
+            bytes.fromhex(spec.secret_sha256): spec for key in reversed(keys) for spec in secrets_of(key)
+        }
+        """By the digest of each secret, those before a rotation included."""
+        self.named = {key.name: key for key in reversed(keys)}
+        self.tag_rules = TagRules(tags, settings.mode is Mode.SHADOW)
+        self.tokens = tokens
+        """Who reads tokens that stand for keys; None: a bearer has a key's secret."""
         self.policies = policies
         self.thresholds = thresholds
         self.budgets = budgets + tuple(budget for policy in policies for budget in budgets_of(policy))
@@ -350,7 +337,7 @@ class Snapshot:
             + tuple(rule for policy in policies for rule in rules_of(policy))
             + tuple(
                 AccessRule({"key": key.name}, key.allow_models, key.deny_models)
-                for key in keys
+                for key in self.named.values()
                 if key.allow_models or key.deny_models
             )
         )
@@ -373,6 +360,12 @@ class Snapshot:
         found.raises = raises
         return found
 
+    def with_tokens(self, tokens: Tokens | None) -> "Snapshot":
+        """The same with other keys of issuers: callers on kept connections are looked at anew."""
+        found = copy(self)
+        found.tokens = tokens
+        return found
+
     def target_labels(self) -> set[tuple[str, str]]:
         """(provider, model) of every declared target."""
         return {(target.provider, target.model) for route in self._models for target in route.all_targets}
@@ -380,6 +373,19 @@ class Snapshot:
     def key_of(self, secret: bytes) -> KeySpec | None:
         """The key a bearer presents, by the hash of its secret."""
         return self.keys.get(sha256(secret).digest())
+
+    def opened_by(self, secret: bytes, now: int) -> KeySpec | Unreadable | None:
+        """The key that a secret or a token opens; None if it is neither. Ends are the caller's to look at."""
+        found = self.key_of(secret)
+        if found is not None or self.tokens is None or not looks_like_token(secret):
+            return found
+        token = self.tokens.read(secret, now)
+        if isinstance(token, Unreadable):
+            return token
+        base = self.named.get(token.key)
+        if base is None:
+            return Unreadable("token_key_missing", "The key that this token stands for is not there.")
+        return key_of_token(base, token)
 
     def aims(self, dialect: Dialect, operation: Operation, model: str) -> Aims | None:
         """Where a model name leads for a client's operation: a named route first, then provider patterns."""

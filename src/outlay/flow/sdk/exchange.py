@@ -353,7 +353,7 @@ def _place(meter: Meter, order: Order, patience_s: float) -> Generator[Step, Any
         if isinstance(found, Placed):
             return found
         if not _is_busy(found) or waited >= wait_ns:
-            return refusal_of(found, meter.settings, id_text(meter.ledger.new_id()), clock.now())
+            return refusal_of(found, meter.settings, id_text(meter.ledger.new_id()), clock.now(), meter.key)
         yield Pause(pause)
         pause = min(2 * pause, LONGEST_PAUSE_MS)
 

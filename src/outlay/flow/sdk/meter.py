@@ -101,7 +101,7 @@ class Meter:
         self._firsts: dict[bytes, tuple[bytes, int]] = {}
         own = {name: getattr(identity, name) for name in Identity.__struct_fields__}
         names = set(KeySpec.__struct_fields__) & set(own) - {"tags"}
-        self._key = KeySpec(
+        self.key = KeySpec(
             **{"name": identity.key or "sdk", "secret_sha256": "", **{name: own[name] for name in names}},
             tags=dict(identity.tags),
         )
@@ -180,7 +180,7 @@ class Meter:
 
     def memo(self) -> Memo:
         """This wrap as a caller, for the gateway's job terms."""
-        return Memo(self.snapshot, [], Caller([]), self._key)
+        return Memo(self.snapshot, [], Caller([]), self.key)
 
     def price_body(self, price: ModelPrice) -> str:
         """A price as it is stored with a charge."""

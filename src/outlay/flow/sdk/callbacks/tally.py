@@ -67,7 +67,13 @@ class Tally:
                 run.leave()
         if not isinstance(placed, Placed):
             raise _error(
-                refusal_of(placed, meter.settings, id_text(meter.ledger.new_id()), meter.clock.now())
+                refusal_of(
+                    placed,
+                    meter.settings,
+                    id_text(meter.ledger.new_id()),
+                    meter.clock.now(),
+                    meter.key,
+                )
             )
         ticket = Ticket(meter, Agreed(terms), placed, WAIT_S)
         with self._lock:
