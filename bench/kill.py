@@ -21,7 +21,7 @@ from bench.measures import Table
 
 STREAMS: Final = 500
 ONE_BY_ONE: Final = 200
-CHUNK_S: Final = 0.2
+CHUNK_S: Final = 0.5
 KEY: Final = "sk-outlay-bench-of-the-kill-path"
 _CONFIG: Final = """\
 org: bench

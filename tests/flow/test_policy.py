@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlay.flow.policy import Hours, PolicyMode, PolicySpec, budgets_of, is_open, opens_at, rules_of
@@ -90,6 +90,7 @@ def test_calls_in_flight() -> None:
     assert limits.refuses(1, 0, is_first=True) is None
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 3)), max_size=60),
     st.integers(1, 8),
@@ -118,6 +119,7 @@ def test_no_rolling_minute_holds_more_than_the_limit(steps: list[tuple[int, int]
         assert len(inside) <= limit
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 90_000), st.integers(0, 50)), max_size=80))
 def test_a_meter_never_loses_within_a_minute_and_keeps_nothing_for_long(steps: list[tuple[int, int]]) -> None:
     meter = Meter()

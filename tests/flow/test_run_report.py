@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlay.flow.run_report import RunCharge, split_run
@@ -80,6 +80,7 @@ def test_agents_of_one_run_have_contexts_of_their_own() -> None:
     assert parts.resent_context == 1_000 * 1_000
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.builds(

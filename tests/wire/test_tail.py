@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlay.wire.intent import Operation
@@ -146,6 +146,7 @@ def test_what_cannot_be_read_has_no_tail(operation: Operation, body: bytes) -> N
     assert found is None or not found.has_tool_result
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_break_it(body: bytes) -> None:
     for operation in DIALECTS:

@@ -62,6 +62,15 @@ def is_covered(order: Order, identity: Identity) -> bool:
     return True
 
 
+def exact_scope(order: Order) -> tuple[str, str] | None:
+    """The one dimension and value of an order that covers just those whose value is equal; None for all others."""
+    if len(order.scope) != 1:
+        return None
+    ((dimension, value),) = order.scope.items()
+    is_lenient = dimension.startswith("tag.") or dimension in _LENIENT
+    return None if is_lenient or value == UNATTRIBUTED or "*" in value else (dimension, value)
+
+
 def find_order(orders: Sequence[Order], identity: Identity) -> Order | None:
     """The order that stops an identity; a kill before a pause."""
     found = None

@@ -5,12 +5,15 @@ a well-formed end in its own dialect. New calls are refused from the same moment
 first. Nothing here waits: durability of the order is the caller's.
 """
 
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from outlay.flow.gateway.admission import Admission
 from outlay.flow.gateway.refusal import stopped_by
-from outlay.flow.orders import Order, OrderKind, is_covered
+from outlay.flow.orders import Order, OrderKind, exact_scope, is_covered
 from outlay.flow.outcome import Failure
 from outlay.flow.scope import Identity
 
@@ -40,9 +43,7 @@ def carry_out(gateway: "Gateway", order: Order, orders: tuple[Order, ...], asked
     gateway.take_orders(orders)
     if order.kind is not OrderKind.KILL:
         return Stopped(0, 0, detect_ns, gateway.clock.monotonic() - began, 0)
-    calls = [
-        exchange for exchange in gateway.exchanges if _covers(order, exchange.identity, exchange.target_model)
-    ]
+    calls = _found(order, gateway.exchanges)
     sessions = [session for session in gateway.sessions if _covers(order, session.identity, "")]
     decided = gateway.clock.monotonic()
     refusal = stopped_by(order, gateway.snapshot.settings)
@@ -54,6 +55,19 @@ def carry_out(gateway: "Gateway", order: Order, orders: tuple[Order, ...], asked
         session.cut(refusal)
     acted_ns = gateway.clock.monotonic() - decided
     return Stopped(len(calls), len(sessions), detect_ns, decided - began, acted_ns, decided)
+
+
+def _found(order: Order, exchanges: Iterable[Admission]) -> list[Admission]:
+    """Calls in flight that an order covers."""
+    exact = exact_scope(order)
+    if exact is None:
+        return [
+            exchange for exchange in exchanges if _covers(order, exchange.identity, exchange.target_model)
+        ]
+    # one run, key or team is the usual case, and hundreds of calls are looked at
+    dimension, value = exact
+    of = attrgetter(dimension)
+    return [exchange for exchange in exchanges if of(exchange.identity) == value]
 
 
 def _covers(order: Order, identity: Identity, target: str) -> bool:
