@@ -34,6 +34,7 @@ METHODS: Final = (
     "put",
     "put_all",
     "delete",
+    "apply_policies",
     "objects",
     "resolve",
     "open_with",
@@ -160,6 +161,25 @@ class ControlClient:
     def delete(self, kind: str, name: str, actor: str) -> dict[str, Any]:
         """See `Operations.delete`."""
         return self._call("delete", kind=kind, name=name, actor=actor)  # type: ignore[no-any-return]
+
+    def apply_policies(
+        self,
+        objects: Sequence[Mapping[str, Any]],
+        actor: str,
+        note: str = "",
+        prune: Sequence[str] = (),
+        *,
+        is_plan: bool = False,
+    ) -> dict[str, Any]:
+        """See `Operations.apply_policies`."""
+        return self._call(  # type: ignore[no-any-return]
+            "apply_policies",
+            objects=[dict(item) for item in objects],
+            actor=actor,
+            note=note,
+            prune=list(prune),
+            is_plan=is_plan,
+        )
 
     def objects(self) -> list[dict[str, Any]]:
         """See `Operations.objects`."""
