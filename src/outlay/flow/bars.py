@@ -90,19 +90,19 @@ class Gate:
 class Bars:
     """What the policies of one mode bar of one identity, route and price."""
 
-    __slots__ = ("ceilings", "gates", "paces", "rule")
+    __slots__ = ("ceilings", "gates", "paces", "rules")
 
     def __init__(self) -> None:
-        self.rule: Cause | None = None
+        self.rules: list[Cause] = []
+        """Policies that do not let the model through."""
         self.gates: list[Gate] = []
         self.ceilings: list[tuple[int, Cause]] = []
         """(most that one call may hold, why); -1: no call passes."""
         self.paces: list[Pace] = []
 
     def all_causes(self, held: int, tokens: int, now: int, *, is_first: bool) -> Iterator[Cause]:
-        """Everything that would bar a call, the rule about its model included."""
-        if self.rule is not None:
-            yield self.rule
+        """Everything that would bar a call, rules about its model included."""
+        yield from self.rules
         yield from (gate.cause for gate in self.gates if is_first and gate.is_shut(now))
         yield from (cause for most, cause in self.ceilings if held > most)
         for pace in self.paces:
@@ -111,7 +111,7 @@ class Bars:
                 yield found
 
     def barred(self, held: int, tokens: int, now: int, *, is_first: bool) -> Cause | None:
-        """Why a call may not begin, or not at this price; a rule about its model is not asked here."""
+        """Why a call may not begin, or not at this price; rules about its model are not asked here."""
         if is_first:
             for gate in self.gates:
                 if gate.is_shut(now):
@@ -127,7 +127,7 @@ class Bars:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is barred but by the rule."""
+        """Whether nothing is barred but by rules about the model."""
         return not (self.gates or self.ceilings or self.paces)
 
 

@@ -267,9 +267,8 @@ class Replay:
     def _admit(self, entry: _Entry, row: PastCharge, is_first: bool) -> Cause | None:
         """Let a charge through and hold its money; or say why not."""
         now, held, booked = row[0], row[9], row[10]
-        enforced = entry.enforced
-        if enforced.rule is not None:
-            return enforced.rule
+        if entry.enforced.rules:
+            return entry.enforced.rules[0]
         accounts = entry.accounts
         if now >= entry.valid_until or accounts.rings:
             accounts = self._fresh(entry, now)
@@ -363,8 +362,8 @@ class Replay:
             policy = covering.policy
             is_enforced = policy.mode is PolicyMode.ENFORCE
             bars = entry.enforced if is_enforced else entry.shadow
-            if bars.rule is None and not _allows(policy, identity, route.model):
-                bars.rule = Cause(policy.name, "model_not_allowed")
+            if not _allows(policy, identity, route.model):
+                bars.rules.append(Cause(policy.name, "model_not_allowed"))
             gate = self._gates.get(policy.name)
             if gate is not None:
                 bars.gates.append(gate)
@@ -417,7 +416,7 @@ class Replay:
             for account in accounts:
                 if account.budget.name == rung.budget and account.limit:
                     steps.append(_Step(account, account.limit, rung, policy))
-        entry.marks = bool(entry.accounts.soft or entry.shadow.rule) or not entry.shadow.is_empty
+        entry.marks = bool(entry.accounts.soft or entry.shadow.rules) or not entry.shadow.is_empty
 
     def _account(self, budget: BudgetSpec, values: tuple[tuple[str, str], ...], now: int) -> Account:
         start, end = (0, FOREVER) if budget.window.kind is WindowKind.ROLLING else bounds(budget.window, now)
@@ -446,8 +445,8 @@ class Replay:
         entry, price = move.entry, move.price
         if entry is None or price is None:
             return Cause(policy.name, "model_not_found")
-        if entry.enforced.rule is not None:
-            return entry.enforced.rule
+        if entry.enforced.rules:
+            return entry.enforced.rules[0]
         self._fresh(entry, now)
         there = _cost_there(row, source.request, price, now)
         if there is None:
