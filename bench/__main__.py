@@ -1,4 +1,5 @@
-"""`python -m bench [--quick] [--only throughput,latency,streaming,memory,startup,translation,kill] [--json FILE]`."""
+"""`python -m bench [--quick] [--only PART,PART] [--json FILE]`; parts: throughput, latency, streaming, memory, startup,
+translation, kill, simulate."""
 
 import argparse
 import json
@@ -11,8 +12,8 @@ from bench.measures import Effort, Table
 from bench.natives import Load, Mock, compile_tools, running_mock
 from bench.subjects import Subject, start_subjects
 
-PARTS = ("throughput", "latency", "streaming", "memory", "startup", "translation", "kill")
-_ALONE = {"startup", "translation", "kill"}
+PARTS = ("throughput", "latency", "streaming", "memory", "startup", "translation", "kill", "simulate")
+_ALONE = {"startup", "translation", "kill", "simulate"}
 """Parts that need neither mock nor load."""
 _BUSY_SHARE = 0.05
 """Share of the machine used by others above which the figures are called suspect."""
@@ -78,6 +79,10 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
         from bench import kill
 
         return kill.table(cores), {}
+    if part == "simulate":
+        from bench import simulate
+
+        return simulate.table(effort), {}
     if part == "translation":
         from bench import translation
 
