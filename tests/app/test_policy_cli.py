@@ -133,6 +133,25 @@ def test_what_is_no_file_of_policies_is_an_error(folder: Path, run: Run, text: s
     assert run("check", "absent.yaml").code == 2
 
 
+def test_the_worked_example_of_the_docs_is_good(folder: Path, run: Run) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
+    write(folder, page.split("```yaml\n")[1].split("```")[0])
+    assert run("check", "policies.yaml").out == "policies.yaml is good: 5 policies, 1 budgets\n"
+
+
+def test_a_pattern_that_could_never_match_is_a_problem(folder: Path, run: Run) -> None:
+    write(
+        folder,
+        """\
+policies:
+  - {name: a, deny_models: ["*-preview"]}
+  - {name: b, ladder: [{at_percent: 9, budget: company, use: small, models: ["g*t"]}]}
+""",
+    )
+    problems = run("check", "policies.yaml", "--json").json["error"]["problems"]
+    assert [item["key"] for item in problems] == ["policies[0].deny_models", "policies[1].ladder[0].models"]
+
+
 def test_a_rung_on_a_budget_that_is_nowhere_has_its_line(folder: Path, run: Run) -> None:
     text = "policies:\n  - name: p\n    ladder:\n      - {at_percent: 5, budget: gone, pause: true}\n"
     write(folder, text)
