@@ -18,56 +18,64 @@ class Pace:
     What a call would have counted until it settled (its upper bound) is not in the ledger: it counts what it used.
     """
 
-    __slots__ = ("above", "ends", "in_flight", "parallel", "policy", "requests", "slow", "tokens")
+    __slots__ = (
+        "above",
+        "ends",
+        "in_flight",
+        "most_in_flight",
+        "most_requests",
+        "most_tokens",
+        "requests",
+        "slow",
+        "tokens",
+    )
 
     def __init__(self, policy: PolicySpec) -> None:
-        self.policy = policy
         self.slow, self.above = Cause(policy.name, "rate_limited"), Cause(policy.name, "call_above_rate")
+        self.most_requests = policy.requests_per_minute
         self.requests: deque[int] = deque()
         """Seconds of the calls that count in requests a minute."""
-        self.tokens = None if policy.tokens_per_minute is None else Meter()
-        self.parallel = policy.parallel
+        self.most_tokens = policy.tokens_per_minute
+        self.tokens = Meter()
+        self.most_in_flight = policy.parallel
         self.in_flight = 0
-        self.ends = self.tokens is not None or self.parallel is not None
+        self.ends = self.most_tokens is not None or self.most_in_flight is not None
         """Whether the end of a call changes anything."""
 
     @property
     def is_idle(self) -> bool:
         """Nothing counts any more (as of the last look)."""
-        has_tokens = self.tokens is not None and (self.tokens.held or self.tokens.posted)
-        return not (self.in_flight or self.requests or has_tokens)
+        return not (self.in_flight or self.requests or self.tokens.held or self.tokens.posted)
 
     def refuses(self, tokens: int, now: int, *, is_first: bool) -> Cause | None:
         """Why a call may not begin."""
-        if self.parallel is not None and self.in_flight >= self.parallel:
+        if self.most_in_flight is not None and self.in_flight >= self.most_in_flight:
             return self.slow
-        limit = self.policy.requests_per_minute
-        if limit is not None:
+        most = self.most_requests
+        if most is not None:
             requests, before = self.requests, now // SECOND_NS - WINDOW_S
             while requests and requests[0] < before:
                 requests.popleft()
-            if is_first and len(requests) >= limit:
+            if is_first and len(requests) >= most:
                 return self.slow
-        limit = self.policy.tokens_per_minute
-        if self.tokens is not None and limit is not None and self.tokens.total(now) + tokens > limit:
-            return self.above if tokens > limit else self.slow
+        most = self.most_tokens
+        if most is not None and self.tokens.total(now) + tokens > most:
+            return self.above if tokens > most else self.slow
         return None
 
     def begin(self, tokens: int, now: int, *, is_first: bool) -> None:
         """A call begins."""
-        if is_first and self.policy.requests_per_minute is not None:
+        if is_first and self.most_requests is not None:
             self.requests.append(now // SECOND_NS)
         if self.ends:
             self.in_flight += 1
-            if self.tokens is not None:
-                self.tokens.held += tokens
+            self.tokens.held += tokens
 
     def end(self, tokens: int, now: int) -> None:
         """A call ended."""
         self.in_flight -= 1
-        if self.tokens is not None:
-            self.tokens.held -= tokens
-            self.tokens.post(tokens, now)
+        self.tokens.held -= tokens
+        self.tokens.post(tokens, now)
 
 
 class Gate:

@@ -85,23 +85,15 @@ class _Ring:
         while buckets and buckets[0][0] <= before:
             account.spent -= buckets.popleft()[1]
 
-    def post(self, nanos: int, now: int) -> None:
-        """As `Account.post`."""
-        start, buckets = now - now % self.size, self.buckets
-        self.account.spent += nanos
-        if buckets and buckets[-1][0] >= start:
-            buckets[-1][1] += nanos
-        else:
-            buckets.append([start, nanos])
-
 
 class _Step:
     """A rung of a ladder at one account."""
 
-    __slots__ = ("account", "from_nanos", "policy", "rung")
+    __slots__ = ("account", "from_nanos", "is_shadow", "policy", "rung")
 
     def __init__(self, account: Account, limit: int, rung: Rung, policy: PolicySpec) -> None:
         self.account, self.rung, self.policy = account, rung, policy
+        self.is_shadow = policy.mode is PolicyMode.SHADOW
         self.from_nanos = -(-limit * rung.at_percent // 100)
         """Spent, from which on it is reached."""
 
@@ -152,6 +144,7 @@ class _Entry:
         "identity",
         "is_given",
         "is_prepriced",
+        "is_stepped",
         "marks",
         "moves",
         "paces",
@@ -161,7 +154,6 @@ class _Entry:
         "route",
         "rungs",
         "shadow",
-        "shadow_steps",
         "steps",
         "valid_until",
     )
@@ -181,12 +173,12 @@ class _Entry:
         """Those of them that want to know when a call ends."""
         self.preferred: tuple[str, ...] = ()
         self.rungs: list[tuple[Rung, PolicySpec]] = []
-        """The highest first."""
+        """Those that are enforced first, of them the highest."""
         self.marks = False
         self.valid_until = 0
         self.accounts = _Accounts(())
         self.steps: list[_Step] = []
-        self.shadow_steps: list[_Step] = []
+        self.is_stepped = False
         self.moves: dict[Rung, _Move] = {}
 
 
@@ -237,15 +229,14 @@ class Replay:
             entry = entries.get((who, where, price))
             if entry is None:
                 entry = self._known_entry(who, where, price)
-            if not entry.is_given:
-                while open_ and (open_[0][0] < hold_seq or len(open_) > MAX_OPEN):
-                    self._settle()
             part = entry.part.all
             part.charges += 1
             part.cost_nanos += booked
             if entry.is_given:
                 heappush(open_, (row[3], row[2], self._fresh(entry, now), 0, booked, (), 0))
                 continue
+            if open_ and (open_[0][0] < hold_seq or len(open_) > MAX_OPEN):
+                self._settle(hold_seq)
             is_first = attempt == 1
             if not is_first and request in self._refused:
                 cause = self._refused[request]
@@ -269,21 +260,23 @@ class Replay:
         now, held, booked = row[0], row[9], row[10]
         if entry.enforced.rules:
             return entry.enforced.rules[0]
+        if now >= entry.valid_until:
+            self._refresh(entry, now)
         accounts = entry.accounts
-        if now >= entry.valid_until or accounts.rings:
-            accounts = self._fresh(entry, now)
+        for ring in accounts.rings:
+            if ring.buckets and ring.buckets[0][0] + ring.stay <= now:
+                ring.leave(now)
         source, new_cost, mark = entry, booked, None
         moved: _Moved | None = None
-        if entry.rungs:
-            step = _reached(entry.steps)
-            if step is not None:
+        if entry.is_stepped and (step := _reached(entry.steps)) is not None:
+            if step.is_shadow:
+                mark = Cause(step.policy.name, "downgrade" if step.rung.use else "paused")
+            else:
                 found = self._moved_by(step, entry, row)
                 if isinstance(found, Cause):
                     return found
                 moved, entry, held, new_cost = found, found.entry, found.held, found.cost_nanos
                 accounts = entry.accounts
-            elif (step := _reached(entry.shadow_steps)) is not None:
-                mark = Cause(step.policy.name, "downgrade" if step.rung.use else "paused")
         tokens = 0 if entry.is_prepriced else (row[11] or 0) + (row[12] or 0)
         if entry.has_bars:
             cause = entry.enforced.barred(held, tokens, now, is_first=is_first)
@@ -327,17 +320,25 @@ class Replay:
             self._refused.popitem(last=False)
         self._refused[request] = cause
 
-    def _settle(self) -> None:
-        """End the call in flight that ended first."""
-        _, now, accounts, held, cost_nanos, ending, tokens = heappop(self._open)
-        for account in accounts.plain:
-            account.held -= held
-            account.spent += cost_nanos
-        for ring in accounts.rings:
-            ring.account.held -= held
-            ring.post(cost_nanos, now)
-        for pace in ending:
-            pace.end(tokens, now)
+    def _settle(self, before: int) -> None:
+        """End the calls in flight that were settled before a write of the ledger, or are too many to remember."""
+        open_ = self._open
+        while open_ and (open_[0][0] < before or len(open_) > MAX_OPEN):
+            _, now, accounts, held, cost_nanos, ending, tokens = heappop(open_)
+            for account in accounts.plain:
+                account.held -= held
+                account.spent += cost_nanos
+            for ring in accounts.rings:
+                # as `Account.post`
+                account, start, buckets = ring.account, now - now % ring.size, ring.buckets
+                account.held -= held
+                account.spent += cost_nanos
+                if buckets and buckets[-1][0] >= start:
+                    buckets[-1][1] += cost_nanos
+                else:
+                    buckets.append([start, cost_nanos])
+            for pace in ending:
+                pace.end(tokens, now)
 
     # -- what does not change between charges -----------------------------------------------------------------------
 
@@ -381,7 +382,8 @@ class Replay:
         entry.has_bars = not entry.enforced.is_empty
         if entry.rungs:
             entry.request = Request(Operation(route.operation))
-        entry.rungs.sort(key=lambda found: -found[0].at_percent)
+        # those that are enforced first: a shadow ladder keeps nobody from being moved
+        entry.rungs.sort(key=lambda found: (found[1].mode is PolicyMode.SHADOW, -found[0].at_percent))
         return entry
 
     def _pace(self, covering: Covering) -> Pace:
@@ -410,12 +412,13 @@ class Replay:
         ]
         entry.accounts = _Accounts(accounts)
         entry.valid_until = min((account.end for account in accounts), default=FOREVER)
-        entry.steps, entry.shadow_steps = [], []
-        for rung, policy in entry.rungs:
-            steps = entry.steps if policy.mode is PolicyMode.ENFORCE else entry.shadow_steps
-            for account in accounts:
-                if account.budget.name == rung.budget and account.limit:
-                    steps.append(_Step(account, account.limit, rung, policy))
+        entry.steps = [
+            _Step(account, account.limit, rung, policy)
+            for rung, policy in entry.rungs
+            for account in accounts
+            if account.budget.name == rung.budget and account.limit
+        ]
+        entry.is_stepped = bool(entry.steps)
         entry.marks = bool(entry.accounts.soft or entry.shadow.rules) or not entry.shadow.is_empty
 
     def _account(self, budget: BudgetSpec, values: tuple[tuple[str, str], ...], now: int) -> Account:
@@ -477,7 +480,7 @@ class Replay:
 
 
 def _reached(steps: Sequence[_Step]) -> _Step | None:
-    """The highest rung that is reached."""
+    """The first rung that is reached."""
     for step in steps:
         if step.account.spent >= step.from_nanos:
             return step
