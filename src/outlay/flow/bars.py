@@ -43,6 +43,11 @@ class Pace:
         """Whether the end of a call changes anything."""
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it limits requests a minute and nothing else."""
+        return self.most_requests is not None and not self.ends
+
+    @property
     def is_idle(self) -> bool:
         """Nothing counts any more (as of the last look)."""
         return not (self.in_flight or self.requests or self.tokens.held or self.tokens.posted)

@@ -1,6 +1,6 @@
 """What policies and budgets would have made of past charges: a replay in the order of their holds. Pure.
 
-Decides with the gateway's own records (`Account`, `RateLimits`, `Hours`, `cost`), call by call, in its order: model
+Decides with the gateway's own rules (scopes, windows, hours, `cost`), call by call, in its order: model
 rules, ladder, hours, ceilings, rates, budgets. A charge that is refused counts in no later balance or rate. Holds are
 the charges' own; what the ledger does not know (how a client goes on after a refusal, waiting, clamping) is not
 guessed. Everything about an identity, route and price is put together once; amounts are integers in nanos.
@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from outlay.flow.accounts import UNLIMITED, Account
 from outlay.flow.bars import Bars, Gate, Pace, ceilings
 from outlay.flow.budgets import AccessRule, BudgetSpec, budgets_for, model_allowed, pattern_matches
 from outlay.flow.past import (
@@ -40,8 +39,10 @@ from outlay.flow.policy import (
     budgets_of,
     policies_for,
 )
+from outlay.flow.purses import Purse, Purses, Step, reached
+from outlay.flow.rates import SECOND_NS, WINDOW_S
 from outlay.flow.scope import UNATTRIBUTED, Identity, match_scope
-from outlay.flow.windows import FOREVER, NANOS_PER_SECOND, WindowKind, bounds, bucket_nanos
+from outlay.flow.windows import FOREVER, WindowKind, bounds
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup.cost import Cost, Request, cost
 from outlay.lookup.price import ModelPrice
@@ -49,8 +50,8 @@ from outlay.wire.intent import Operation, Units, Usage
 
 MAX_ENTRIES: Final = 50_000
 """Identities, routes and prices remembered (about 50 MB); past it all are forgotten and come back on use."""
-MAX_ACCOUNTS: Final = 200_000
-"""Accounts in memory: past it those of windows that are over are let go."""
+MAX_PURSES: Final = 200_000
+"""Purses in memory: past it those of windows that are over are let go."""
 MAX_LIMITS: Final = 100_000
 """Counters of rates remembered, as the gateway does; idle ones are let go at that."""
 MAX_OPEN: Final = 1_000_000
@@ -64,38 +65,6 @@ PREPRICED: Final = frozenset(
 _OFF_LADDER: Final = PREPRICED | {Operation.REALTIME}
 _FINAL: Final = frozenset({"paused", "outside_hours", "rate_limited", "call_above_rate"})
 """Refusals after which a request makes no other attempt."""
-
-
-class _Ring:
-    """A rolling account, with the lengths of a bucket and of its stay, in ns."""
-
-    __slots__ = ("account", "buckets", "size", "stay")
-
-    def __init__(self, account: Account) -> None:
-        window = account.budget.window
-        self.account = account
-        self.buckets = account.buckets if account.buckets is not None else deque()
-        self.size = bucket_nanos(window)
-        self.stay = self.size + window.seconds * NANOS_PER_SECOND
-
-    def leave(self, now: int) -> None:
-        """As `Account.leave`."""
-        account, before = self.account, now - self.stay
-        buckets = self.buckets
-        while buckets and buckets[0][0] <= before:
-            account.spent -= buckets.popleft()[1]
-
-
-class _Step:
-    """A rung of a ladder at one account."""
-
-    __slots__ = ("account", "from_nanos", "is_shadow", "policy", "rung")
-
-    def __init__(self, account: Account, limit: int, rung: Rung, policy: PolicySpec) -> None:
-        self.account, self.rung, self.policy = account, rung, policy
-        self.is_shadow = policy.mode is PolicyMode.SHADOW
-        self.from_nanos = -(-limit * rung.at_percent // 100)
-        """Spent, from which on it is reached."""
 
 
 class _Move:
@@ -115,29 +84,20 @@ class _Moved(NamedTuple):
     """A charge as it would have been at another model."""
 
     entry: "_Entry"
+    purses: Purses
     sums: Reroute
     held: int
     cost_nanos: int
     is_unpriced: bool
 
 
-class _Accounts:
-    """The accounts of an entry in the windows of a time."""
-
-    __slots__ = ("all", "plain", "rings", "soft")
-
-    def __init__(self, accounts: Sequence[Account]) -> None:
-        self.all = tuple(accounts)
-        self.plain = tuple(account for account in accounts if account.buckets is None)
-        self.rings = tuple(_Ring(account) for account in accounts if account.buckets is not None)
-        self.soft = [account for account in accounts if not account.is_hard and account.limit is not None]
-
-
 class _Entry:
     """One identity at one route and price, and what became of its charges."""
 
     __slots__ = (
-        "accounts",
+        "booked",
+        "charges",
+        "counts",
         "ending",
         "enforced",
         "has_bars",
@@ -150,24 +110,28 @@ class _Entry:
         "paces",
         "part",
         "preferred",
+        "purses",
         "request",
         "route",
         "rungs",
         "shadow",
         "steps",
-        "valid_until",
     )
 
     def __init__(self, identity: Identity, route: PastRoute, part: Part) -> None:
         self.identity = identity
         self.route = route
         self.part = part
+        self.charges = self.booked = 0
+        """Not in the part yet."""
         self.request = Request()
         """As a cost at another model is asked for."""
         self.is_given = route.operation == IMPORTED
         self.is_prepriced = route.operation in PREPRICED
         self.enforced, self.shadow = Bars(), Bars()
         self.has_bars = False
+        self.counts: tuple[tuple[deque[int], int, Cause], ...] = ()
+        """In the place of bars that are nothing but requests a minute: the calls that count, most of them, why not."""
         self.paces: tuple[Pace, ...] = ()
         self.ending: tuple[Pace, ...] = ()
         """Those of them that want to know when a call ends."""
@@ -175,11 +139,10 @@ class _Entry:
         self.rungs: list[tuple[Rung, PolicySpec]] = []
         """Those that are enforced first, of them the highest."""
         self.marks = False
-        self.valid_until = 0
-        self.accounts = _Accounts(())
-        self.steps: list[_Step] = []
+        self.purses: Purses | None = None
+        self.steps: list[Step] = []
         self.is_stepped = False
-        self.moves: dict[Rung, _Move] = {}
+        self.moves: dict[Step, _Move] = {}
 
 
 class Replay:
@@ -194,18 +157,20 @@ class Replay:
     ) -> None:
         """`budgets` are the declared ones; those that policies' spend velocity means are added here."""
         self._policies = tuple(policies)
-        self.budgets = (*budgets, *(budget for policy in policies for budget in budgets_of(policy)))
+        every = (*budgets, *(budget for policy in policies for budget in budgets_of(policy)))
+        self.budgets = tuple(budget for budget in every if budget.limit_nanos is not None)
+        """Those with a limit: what only meters changes nothing."""
         self._names = names
         self._rerouting = rerouting
         self._entries: dict[tuple[int, int, int], _Entry] = {}
         self._moved: dict[tuple[int, int, str, str, str, str], _Entry] = {}
-        self._accounts: dict[tuple[str, tuple[tuple[str, str], ...], int], Account] = {}
-        self._next_cleaning = MAX_ACCOUNTS
+        self._purses: dict[tuple[str, tuple[tuple[str, str], ...], int], Purse] = {}
+        self._next_cleaning = MAX_PURSES
         self._paces: dict[tuple[str, tuple[tuple[str, str], ...]], Pace] = {}
         self._gates = {
             policy.name: Gate(policy.name, policy.hours) for policy in policies if policy.hours is not None
         }
-        self._open: list[tuple[int, int, _Accounts, int, int, tuple[Pace, ...], int]] = []
+        self._open: list[tuple[int, int, Purses, int, int, tuple[Pace, ...], int]] = []
         self._refused: OrderedDict[bytes, Cause] = OrderedDict()
         self.found = Simulation(no_part(), {}, {}, {}, {})
 
@@ -219,82 +184,115 @@ class Replay:
         for item in spent:
             values = match_scope(item.budget.scope, item.identity)
             if values is not None:
-                self._account(item.budget, values, item.at).post(item.nanos, item.at)
+                self._purse(item.budget, values, item.at).post(item.nanos, item.at)
 
     def run(self, rows: Iterable[PastCharge]) -> Simulation:
         """Take every charge, in order; each is counted exactly once."""
-        entries, open_ = self._entries, self._open
+        entries, open_, refused = self._entries, self._open, self._refused
         for row in rows:
-            now, hold_seq, _, _, request, attempt, who, where, price, _, booked, _, _, _ = row
+            (
+                now,
+                hold_seq,
+                settled_at,
+                settle_seq,
+                request,
+                attempt,
+                who,
+                where,
+                price,
+                held,
+                booked,
+                _,
+                _,
+                _,
+            ) = row
             entry = entries.get((who, where, price))
             if entry is None:
                 entry = self._known_entry(who, where, price)
-            part = entry.part.all
-            part.charges += 1
-            part.cost_nanos += booked
+            entry.charges += 1
+            entry.booked += booked
             if entry.is_given:
-                heappush(open_, (row[3], row[2], self._fresh(entry, now), 0, booked, (), 0))
+                heappush(open_, (settle_seq, settled_at, self._fresh(entry, now), 0, booked, (), 0))
                 continue
             if open_ and (open_[0][0] < hold_seq or len(open_) > MAX_OPEN):
                 self._settle(hold_seq)
             is_first = attempt == 1
-            if not is_first and request in self._refused:
-                cause = self._refused[request]
+            if not is_first and request in refused:
+                cause = refused[request]
                 if cause.code in _FINAL:
                     self._refuse(entry, cause, booked)
                     continue
                 is_first = True
-            problem = self._admit(entry, row, is_first)
+            problem = self._admit(entry, row, now, held, booked, is_first)
             if problem is not None:
                 self._refuse(entry, problem, booked)
                 self._remember(request, problem)
             elif attempt > 1:
-                self._refused.pop(request, None)
+                refused.pop(request, None)
+        self._add_up()
         self.found.total = sum_of(self.found.parts.values())
         return self.found
 
     # -- one charge -----------------------------------------------------------------------------------------------
 
-    def _admit(self, entry: _Entry, row: PastCharge, is_first: bool) -> Cause | None:
+    def _admit(  # noqa: PLR0917 - the hot path: a record of these would cost more than the call
+        self, entry: _Entry, row: PastCharge, now: int, held: int, booked: int, is_first: bool
+    ) -> Cause | None:
         """Let a charge through and hold its money; or say why not."""
-        now, held, booked = row[0], row[9], row[10]
         if entry.enforced.rules:
             return entry.enforced.rules[0]
-        if now >= entry.valid_until:
-            self._refresh(entry, now)
-        accounts = entry.accounts
-        for ring in accounts.rings:
+        purses = entry.purses
+        if purses is None or now >= purses.end:
+            purses = self._refresh(entry, now)
+        for ring in purses.rings:
             if ring.buckets and ring.buckets[0][0] + ring.stay <= now:
                 ring.leave(now)
         source, new_cost, mark = entry, booked, None
         moved: _Moved | None = None
-        if entry.is_stepped and (step := _reached(entry.steps)) is not None:
+        if entry.is_stepped and (step := reached(entry.steps)) is not None:
             if step.is_shadow:
                 mark = Cause(step.policy.name, "downgrade" if step.rung.use else "paused")
             else:
                 found = self._moved_by(step, entry, row)
                 if isinstance(found, Cause):
                     return found
-                moved, entry, held, new_cost = found, found.entry, found.held, found.cost_nanos
-                accounts = entry.accounts
+                moved, entry, purses, held, new_cost = (
+                    found,
+                    found.entry,
+                    found.purses,
+                    found.held,
+                    found.cost_nanos,
+                )
         tokens = 0 if entry.is_prepriced else (row[11] or 0) + (row[12] or 0)
         if entry.has_bars:
             cause = entry.enforced.barred(held, tokens, now, is_first=is_first)
             if cause is not None:
                 return cause
-        for account in accounts.all:
-            if account.cap - account.spent - account.held < held:
-                return _blocking(accounts.all, held)
+        second = now // SECOND_NS
+        if is_first and entry.counts:
+            # as `Pace.refuses`, without its calls
+            before = second - WINDOW_S
+            for requests, most, cause in entry.counts:
+                while requests and requests[0] < before:
+                    requests.popleft()
+                if len(requests) >= most:
+                    return cause
+        for purse in purses.hard:
+            if purse.room < held:
+                return purses.blocking(held)
         if entry.marks or mark is not None:
             self._mark(entry, mark, row, held, tokens, is_first=is_first)
-        for account in accounts.all:
-            account.held += held
+        for purse in purses.all:
+            purse.room -= held
+        if is_first:
+            for requests, _, _ in entry.counts:
+                requests.append(second)
         for pace in entry.paces:
             pace.begin(tokens, now, is_first=is_first)
         if moved is not None:
             for sums in (moved.sums, source.part.rerouted):
                 sums.add(booked, new_cost, is_unpriced=moved.is_unpriced)
-        heappush(self._open, (row[3], row[2], accounts, held, new_cost, entry.ending, tokens))
+        heappush(self._open, (row[3], row[2], purses, held, new_cost, entry.ending, tokens))
         return None
 
     def _mark(
@@ -304,10 +302,10 @@ class Replay:
         found = set(entry.shadow.all_causes(held, tokens, row[0], is_first=is_first))
         if rung is not None:
             found.add(rung)
-        for account in entry.accounts.soft:
-            limit = account.limit
-            if limit is not None and account.spent + account.held + held > limit:
-                found.add(Cause(account.budget.name, "over_soft_limit"))
+        if entry.purses is not None:
+            for purse in entry.purses.soft:
+                if purse.room < held:
+                    found.add(Cause(purse.budget.name, "over_soft_limit"))
         for cause in found:
             self.found.marked.setdefault(cause, Amount()).add(row[10])
 
@@ -324,15 +322,14 @@ class Replay:
         """End the calls in flight that were settled before a write of the ledger, or are too many to remember."""
         open_ = self._open
         while open_ and (open_[0][0] < before or len(open_) > MAX_OPEN):
-            _, now, accounts, held, cost_nanos, ending, tokens = heappop(open_)
-            for account in accounts.plain:
-                account.held -= held
-                account.spent += cost_nanos
-            for ring in accounts.rings:
-                # as `Account.post`
-                account, start, buckets = ring.account, now - now % ring.size, ring.buckets
-                account.held -= held
-                account.spent += cost_nanos
+            _, now, purses, held, cost_nanos, ending, tokens = heappop(open_)
+            freed = held - cost_nanos
+            for purse in purses.all:
+                purse.room += freed
+                purse.spent += cost_nanos
+            for ring in purses.rings:
+                # as `Purse.fill`
+                start, buckets = now - now % ring.size, ring.buckets
                 if buckets and buckets[-1][0] >= start:
                     buckets[-1][1] += cost_nanos
                 else:
@@ -344,7 +341,7 @@ class Replay:
 
     def _known_entry(self, who: int, where: int, price: int) -> _Entry:
         if len(self._entries) >= MAX_ENTRIES:
-            self._entries.clear()
+            self._forget()
         names = self._names
         entry = self._entry(names.identity(who), names.route(where), names.price(price))
         self._entries[who, where, price] = entry
@@ -353,7 +350,7 @@ class Replay:
     def _entry(self, identity: Identity, route: PastRoute, price: ModelPrice) -> _Entry:
         if len(self._paces) >= MAX_LIMITS:
             self._paces = {name: kept for name, kept in self._paces.items() if not kept.is_idle}
-            self._entries.clear()  # they hold what was let go
+            self._forget()  # they hold what was let go
             self._moved.clear()
         key = (identity.team or UNATTRIBUTED, identity.model or UNATTRIBUTED)
         entry = _Entry(identity, route, self.found.parts.setdefault(key, no_part()))
@@ -379,7 +376,12 @@ class Replay:
             if is_enforced:
                 entry.preferred = entry.preferred or policy.providers
         entry.ending = tuple(pace for pace in entry.paces if pace.ends)
-        entry.has_bars = not entry.enforced.is_empty
+        bars = entry.enforced
+        if not (bars.gates or bars.ceilings) and all(pace.is_plain for pace in bars.paces):
+            entry.counts = tuple((pace.requests, pace.most_requests or 0, pace.slow) for pace in bars.paces)
+            entry.paces = tuple(pace for pace in entry.paces if pace not in bars.paces)
+        else:
+            entry.has_bars = True
         if entry.rungs:
             entry.request = Request(Operation(route.operation))
         # those that are enforced first: a shadow ladder keeps nobody from being moved
@@ -393,56 +395,66 @@ class Replay:
             found = self._paces[key] = Pace(covering.policy)
         return found
 
-    def _fresh(self, entry: _Entry, now: int) -> _Accounts:
-        """The accounts of an entry, up to date: windows that ended, buckets that leave."""
-        if now >= entry.valid_until:
-            self._refresh(entry, now)
-        for ring in entry.accounts.rings:
-            if ring.buckets and ring.buckets[0][0] + ring.stay <= now:
-                ring.leave(now)
-        return entry.accounts
+    def _forget(self) -> None:
+        self._add_up()
+        self._entries.clear()
 
-    def _refresh(self, entry: _Entry, now: int) -> None:
-        """The accounts of an entry in the windows of `now`."""
-        if len(self._accounts) >= self._next_cleaning:
+    def _add_up(self) -> None:
+        """Bring what entries have counted into their parts."""
+        for entry in self._entries.values():
+            entry.part.all.charges += entry.charges
+            entry.part.all.cost_nanos += entry.booked
+            entry.charges = entry.booked = 0
+
+    def _fresh(self, entry: _Entry, now: int) -> Purses:
+        """The purses of an entry, up to date: windows that ended, buckets that leave."""
+        purses = entry.purses
+        if purses is None or now >= purses.end:
+            purses = self._refresh(entry, now)
+        for ring in purses.rings:
+            ring.leave(now)
+        return purses
+
+    def _refresh(self, entry: _Entry, now: int) -> Purses:
+        """The purses of an entry in the windows of `now`."""
+        if len(self._purses) >= self._next_cleaning:
             self._let_go(now)
-        accounts = [
-            self._account(applied.budget, applied.values, now)
+        found = [
+            self._purse(applied.budget, applied.values, now)
             for applied in budgets_for(self.budgets, entry.identity)
         ]
-        entry.accounts = _Accounts(accounts)
-        entry.valid_until = min((account.end for account in accounts), default=FOREVER)
+        entry.purses = purses = Purses(found)
         entry.steps = [
-            _Step(account, account.limit, rung, policy)
+            Step(purse, rung, policy)
             for rung, policy in entry.rungs
-            for account in accounts
-            if account.budget.name == rung.budget and account.limit
+            for purse in found
+            if purse.budget.name == rung.budget and purse.limit
         ]
         entry.is_stepped = bool(entry.steps)
-        entry.marks = bool(entry.accounts.soft or entry.shadow.rules) or not entry.shadow.is_empty
+        entry.moves.clear()
+        entry.marks = bool(purses.soft or entry.shadow.rules) or not entry.shadow.is_empty
+        return purses
 
-    def _account(self, budget: BudgetSpec, values: tuple[tuple[str, str], ...], now: int) -> Account:
+    def _purse(self, budget: BudgetSpec, values: tuple[tuple[str, str], ...], now: int) -> Purse:
         start, end = (0, FOREVER) if budget.window.kind is WindowKind.ROLLING else bounds(budget.window, now)
         key = (budget.name, values, start)
-        account = self._accounts.get(key)
-        if account is None:
-            account = self._accounts[key] = Account(len(self._accounts), budget, values, start, end)
-        return account
+        purse = self._purses.get(key)
+        if purse is None:
+            purse = self._purses[key] = Purse(budget, budget.limit_nanos or 0, end)
+        return purse
 
     def _let_go(self, now: int) -> None:
-        self._accounts = {
-            key: account for key, account in self._accounts.items() if account.end > now or account.held
-        }
-        self._next_cleaning = max(MAX_ACCOUNTS, 2 * len(self._accounts))
+        self._purses = {key: purse for key, purse in self._purses.items() if purse.end > now or purse.held}
+        self._next_cleaning = max(MAX_PURSES, 2 * len(self._purses))
 
     # -- ladders ----------------------------------------------------------------------------------------------------
 
-    def _moved_by(self, step: _Step, source: _Entry, row: PastCharge) -> _Moved | Cause:
+    def _moved_by(self, step: Step, source: _Entry, row: PastCharge) -> _Moved | Cause:
         """A charge at the model of a rung; or why it does not get there."""
         rung, policy, now, held, booked = step.rung, step.policy, row[0], row[9], row[10]
         if not rung.use:
             return Cause(policy.name, "paused")
-        move = source.moves.get(rung)
+        move = source.moves.get(step)
         if move is None or now >= move.until:
             move = self._move(source, row, step, now)
         entry, price = move.entry, move.price
@@ -450,15 +462,15 @@ class Replay:
             return Cause(policy.name, "model_not_found")
         if entry.enforced.rules:
             return entry.enforced.rules[0]
-        self._fresh(entry, now)
+        purses = self._fresh(entry, now)
         there = _cost_there(row, source.request, price, now)
         if there is None:
-            return _Moved(entry, move.sums, held, booked, True)
+            return _Moved(entry, purses, move.sums, held, booked, True)
         if booked:
             held = -(-held * there // booked)  # the worst case is dearer or cheaper in the same measure
-        return _Moved(entry, move.sums, held, there, False)
+        return _Moved(entry, purses, move.sums, held, there, False)
 
-    def _move(self, entry: _Entry, row: PastCharge, step: _Step, now: int) -> _Move:
+    def _move(self, entry: _Entry, row: PastCharge, step: Step, now: int) -> _Move:
         """Where a rung leads a caller from."""
         rung, names = step.rung, (step.policy.name, entry.identity.model, step.rung.use)
         sums = self.found.rerouted.setdefault(names, Reroute())
@@ -475,16 +487,8 @@ class Replay:
                 route = PastRoute(target.provider, target.model, target.model, entry.route.operation)
                 found = self._moved[key] = self._entry(identity, route, target.price)
             moved = _Move(found, target.price, target.until, sums)
-        entry.moves[rung] = moved
+        entry.moves[step] = moved
         return moved
-
-
-def _reached(steps: Sequence[_Step]) -> _Step | None:
-    """The first rung that is reached."""
-    for step in steps:
-        if step.account.spent >= step.from_nanos:
-            return step
-    return None
 
 
 def _is_for(rung: Rung, model: str) -> bool:
@@ -497,20 +501,6 @@ def _allows(policy: PolicySpec, identity: Identity, target: str) -> bool:
     if not (policy.allow_models or policy.deny_models):
         return True
     return model_allowed((AccessRule({}, policy.allow_models, policy.deny_models),), identity, target)
-
-
-def _blocking(accounts: Sequence[Account], held: int) -> Cause:
-    """The budget that does not take a hold, by the order of `authorize`: spent, too large, busy."""
-    hard = [account for account in accounts if account.cap < UNLIMITED]
-    for account in hard:
-        if account.spent >= account.cap and held > account.cap - account.spent:
-            return Cause(account.budget.name, "budget_spent")
-    tight = [account for account in hard if held > account.cap - account.spent]
-    if tight:
-        narrow = min(tight, key=lambda account: account.cap - account.spent)
-        return Cause(narrow.budget.name, "call_too_large")
-    busy = next(account for account in hard if account.available < held)
-    return Cause(busy.budget.name, "budget_busy")
 
 
 def _cost_there(row: PastCharge, requested: Request, price: ModelPrice, now: int) -> int | None:
