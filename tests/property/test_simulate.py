@@ -302,7 +302,7 @@ def account(scope: Any, call: Call) -> tuple[str, ...]:
     return tuple(getattr(call, name) for name in sorted(scope) if name in ("team", "key"))
 
 
-amounts = st.integers(0, 4000).map(lambda count: count * 10_000)
+amounts = st.integers(0, 40_000_000)
 scopes = st.sampled_from([{}, {"team": "ads"}, {"team": "*"}, {"key": "*"}, {"team": "search", "key": "*"}])
 budgets = st.lists(
     st.builds(
@@ -411,3 +411,20 @@ def test_both_replays_say_the_same(
     assert sum(part.all.charges for part in found.parts.values()) == len(calls)
     assert sum(part.remaining_nanos for part in found.parts.values()) == total.remaining_nanos
     assert sum(sums.charges for sums in found.rerouted.values()) == moved.charges
+
+
+def test_a_rerouted_call_holds_in_the_measure_of_its_cost() -> None:
+    limit = BudgetSpec("b0", {}, 10_000_000, parse_window("lifetime"))
+    ladder = PolicySpec(name="p0", ladder=(Rung(10, "b0", "small"),))
+    small = Call(START, START + 1, "ads", "k1", "small", 1_000, 0, 0, nanos_of("small", 1_000, 0), 1, 2, 1, 1)
+    # it held 15 of 9 that are left, and would hold 5 at a third of the price
+    large = Call(START + 9, START + 10, "ads", "k1", "large", 1_000, 0, 12_000_000, 3_000_000, 3, 4, 1, 2)
+    names = Names()
+    found = Replay([ladder], [limit], names, names).run([names.row(small), names.row(large)])
+    assert found.refused == {}
+    assert (found.total.rerouted.old_nanos, found.total.rerouted.new_nanos) == (3_000_000, 1_000_000)
+    # without the ladder it does not fit
+    found = Replay([], [limit], names, names).run([names.row(small), names.row(large)])
+    assert [(cause.code, amount.charges) for cause, amount in found.refused.items()] == [
+        ("call_too_large", 1)
+    ]
