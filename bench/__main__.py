@@ -20,10 +20,11 @@ PARTS = (
     "translation",
     "kill",
     "runaway",
+    "simulate",
     "sdk",
     "steering",
 )
-_ALONE = {"startup", "translation", "kill", "runaway", "sdk"}
+_ALONE = {"startup", "translation", "kill", "runaway", "simulate", "sdk"}
 """Parts that need neither mock nor load."""
 _BUSY_SHARE = 0.05
 """Share of the machine used by others above which the figures are called suspect."""
@@ -93,6 +94,10 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
         from bench import kill
 
         return kill.table(cores), {}
+    if part == "simulate":
+        from bench import simulate
+
+        return simulate.table(effort), {}
     if part == "translation":
         from bench import translation
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from outlay.app.cli.main import main
 from outlay.app.console.application import create_application
 from outlay.app.console.desk import Desk
 from outlay.app.console.main import run_console
@@ -315,6 +316,32 @@ def test_an_order_stops_a_scope_until_it_is_lifted(running: Running) -> None:
 
 
 @pytest.mark.slow
+def test_policies_are_put_shown_and_deleted_while_the_gateway_runs(running: Running) -> None:
+    policies = running.api + "/api/v1/policies"
+    assert ask("GET", policies).json == {"policies": []}
+    body = {"scope": {"team": "*"}, "requests_per_minute": 1, "usd_per_hour": "5"}
+    assert ask("PUT", f"{policies}/pace", body).json == {"kind": "policy", "name": "pace", "version": 1}
+    shown = ask("GET", f"{policies}/pace").json
+    assert (shown["origin"], shown["version"], shown["body"]) == ("store", 1, {"name": "pace", **body})
+    assert [item["name"] for item in ask("GET", policies).json["policies"]] == ["pace"]
+    statuses = [running.call("sk-outlay-of-the-file").status for _ in range(2)]
+    assert statuses == [200, 429]
+    assert ask("PUT", f"{policies}/x", {"usd_per_hour": 2.5}).error == (422, "config_invalid", "usd_per_hour")
+    assert ask("PUT", f"{policies}/x", {"colour": "red"}).error == (422, "config_invalid", "colour")
+    # the command line reaches the same gateway over its socket
+    file = running.path.with_name("policies.yaml")
+    file.write_text("policies:\n  - {name: pace, scope: {team: '*'}, requests_per_minute: 9}\n")
+    config = ["-c", str(running.path)]
+    assert main(["policy", "apply", str(file), "--note", "more", *config]) == 0
+    assert ask("GET", f"{policies}/pace").json["version"] == 2
+    assert running.call("sk-outlay-of-the-file").status == 200
+    assert main(["policy", "plan", str(file), "--detailed-exitcode", *config]) == 0
+    assert main(["policy", "simulate", str(file), *config]) == 0
+    assert ask("DELETE", f"{policies}/pace").json["version"] == 3
+    assert ask("GET", f"{policies}/pace").status == 404
+    assert ask("DELETE", f"{policies}/pace").status == 404
+
+
 def test_budgets_prices_quotes_and_spend(running: Running) -> None:
     api = running.api + "/api/v1"
     file_key = "sk-outlay-of-the-file"

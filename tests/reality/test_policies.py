@@ -260,3 +260,32 @@ def test_a_quote_says_what_policies_would(tmp_path: Path, mock: MockProvider) ->
             assert not found.passes
             assert found.refusal is not None
             assert found.refusal.code == code
+
+
+def test_a_shadow_policy_hides_no_refusal_and_moves_no_call(tmp_path: Path, mock: MockProvider) -> None:
+    shadow = {"mode": PolicyMode.SHADOW}
+    route = ModelRoute("smart", targets=(Target("anthropic", "claude-test"), Target("openai", "gpt-test")))
+    policies = (
+        # each is declared before the one that is enforced, and would refuse, move or shorten by itself
+        PolicySpec(name="s1", max_nanos_per_call=1, **shadow),
+        PolicySpec(name="s2", providers=("openai",), **shadow),
+        PolicySpec(name="s3", ladder=(Rung(90, "month", "claude-test"),), **shadow),
+        PolicySpec(name="cap", scope={"team": "ads"}, max_nanos_per_call=1),
+        PolicySpec(
+            name="down", scope={"team": "search"}, ladder=(Rung(20, "month", "gpt-test", ("smart",)),)
+        ),
+    )
+    budgets = [budget("month", "0.004", hard=False)]
+    with World(tmp_path, mock, *policies, budgets=budgets, models=[route]) as world:
+        refused = world.call(secret=OTHER)
+        assert (refused.status, refused.error["code"], refused.error["policy"]) == (
+            402,
+            "call_above_policy",
+            "cap",
+        )
+        assert world.call({"model": "smart"}).status == 200
+        assert world.charges[0].provider == "anthropic"
+        while sum(charge.cost_nanos for charge in world.charges) < 4_000_000:
+            last = world.call({"model": "smart"})
+        assert world.call({"model": "smart"}).headers["x-outlay-downgrade"] == "smart -> gpt-test"
+        assert last.status == 200

@@ -35,6 +35,7 @@ METHODS: Final = (
     "put_all",
     "delete",
     "rotate_key",
+    "apply_policies",
     "objects",
     "resolve",
     "open_with",
@@ -169,6 +170,25 @@ class ControlClient:
         """See `Operations.rotate_key`."""
         return self._call(  # type: ignore[no-any-return]
             "rotate_key", name=name, secret_sha256=secret_sha256, overlap_s=overlap_s, actor=actor
+        )
+
+    def apply_policies(
+        self,
+        objects: Sequence[Mapping[str, Any]],
+        actor: str,
+        note: str = "",
+        prune: Sequence[str] = (),
+        *,
+        is_plan: bool = False,
+    ) -> dict[str, Any]:
+        """See `Operations.apply_policies`."""
+        return self._call(  # type: ignore[no-any-return]
+            "apply_policies",
+            objects=[dict(item) for item in objects],
+            actor=actor,
+            note=note,
+            prune=list(prune),
+            is_plan=is_plan,
         )
 
     def objects(self) -> list[dict[str, Any]]:

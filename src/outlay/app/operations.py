@@ -22,8 +22,10 @@ from outlay.app.config import (
     check_object,
     load_config,
     rotated,
+    yaml_owner,
 )
 from outlay.app.ordering import ORDER, checked_order, stored_orders
+from outlay.app.policy_plan import PLANNED, change_row, plan_of
 from outlay.flow.gateway.keys import KeySpec, Tokens
 from outlay.flow.gateway.quoting import preview
 from outlay.flow.gateway.refusal import Refusal
@@ -61,6 +63,15 @@ class Operating(Protocol):
     def put(self, kind: str, name: str, body: Mapping[str, Any], actor: str) -> dict[str, Any]: ...
     def put_all(self, objects: Sequence[Mapping[str, Any]], actor: str) -> list[dict[str, Any]]: ...
     def delete(self, kind: str, name: str, actor: str) -> dict[str, Any]: ...
+    def apply_policies(
+        self,
+        objects: Sequence[Mapping[str, Any]],
+        actor: str,
+        note: str = "",
+        prune: Sequence[str] = (),
+        *,
+        is_plan: bool = False,
+    ) -> dict[str, Any]: ...
     def objects(self) -> list[dict[str, Any]]: ...
     def rotate_key(self, name: str, secret_sha256: str, overlap_s: int, actor: str) -> dict[str, Any]: ...
     def resolve(self, charge: str, cost_nanos: int, actor: str, note: str) -> dict[str, Any]: ...
@@ -220,11 +231,10 @@ class Operations(Approvals):
             kept[kind, name] = found
             wanted.append(found)
         build_snapshot(self.source.config, list(kept.values()), self._feed, self._version)
-        now = self._clock.now()
-        versions = {
-            (row.kind, row.name): self._store.put_object(row.kind, row.name, row.body, now, actor)
-            for row in wanted
-        }
+        numbers = self._store.put_objects(
+            [(row.kind, row.name, row.body) for row in wanted], self._clock.now(), actor
+        )
+        versions = {(row.kind, row.name): number for row, number in zip(wanted, numbers, strict=True)}
         if wanted:
             self._changed()
         for answer in answers:
@@ -262,6 +272,46 @@ class Operations(Approvals):
         )
         done = self.put("key", name, msgspec.to_builtins(entry), actor)
         return {**done, "previous": [old.until for old in entry.previous]}
+
+    def apply_policies(
+        self,
+        objects: Sequence[Mapping[str, Any]],
+        actor: str,
+        note: str = "",
+        prune: Sequence[str] = (),
+        *,
+        is_plan: bool = False,
+    ) -> dict[str, Any]:
+        """Bring stored policies and budgets to what a file says (`kind`, `name`, `body`), all of it or nothing.
+
+        Stored ones of the kinds in `prune` that it does not name are deleted. Answers a `policy_plan.Plan`; what
+        outlay.yaml owns is named in `read_only`, and then nothing is applied. `is_plan` changes nothing. Raises
+        ConfigError.
+        """
+        wanted = {}
+        for item in objects:
+            kind, name = str(item["kind"]), str(item["name"])
+            if kind not in PLANNED:
+                raise ConfigError(f"a file of policies holds no {kind}")
+            if yaml_owner(self.source.config, kind, name) is None:
+                entry = check_object(self.source.config, kind, name, msgspec.json.encode(item["body"]))
+                wanted[kind, name] = msgspec.json.encode(entry).decode()
+            else:
+                wanted[kind, name] = ""
+        stored = {(row.kind, row.name): row.body for row in self._stored()}
+        plan = plan_of(wanted, stored, self._yaml_names(), prune)
+        left = [StoredObject(kind, name, 0, body) for (kind, name), body in plan.stored_after(stored).items()]
+        build_snapshot(self.source.config, left, self._feed, self._version)
+        if plan.has_changes and not plan.read_only and not is_plan:
+            now = self._clock.now()
+            rows = plan.rows()
+            following = {(row.kind, row.name): row.version + 1 for row in self._store.objects()}
+            told = change_row(rows, following, note, now)
+            self._store.put_objects([*rows, told], now, actor)
+            self._changed()
+            plan = msgspec.structs.replace(plan, is_applied=True)
+        document: dict[str, Any] = msgspec.to_builtins(plan)
+        return document
 
     def objects(self) -> list[dict[str, Any]]:
         """All keys, budgets and prices with their origin: `yaml` (and its place) or `store` (and its version)."""

@@ -3,14 +3,22 @@
 import argparse
 from typing import Any, Final
 
-from outlay.app.cli.parser_steering import add_alert, add_approve, add_kill, add_raises, add_run
+from outlay.app.cli.parser_steering import (
+    add_alert,
+    add_approve,
+    add_kill,
+    add_policy,
+    add_raises,
+    add_run,
+)
 
 _EPILOG: Final = """\
 exit codes:
   0  ok; for `quote`: the request may pass
-  1  failed or denied; for `quote`: it would be refused; for `ledger verify`: the books are wrong
+  1  failed or denied; for `quote`: it would be refused; for `ledger verify`: the books are wrong;
+     for `policy plan --detailed-exitcode`: there is something to do
   2  wrong usage, or a wrong outlay.yaml
-  3  no such key, budget, price or request
+  3  no such key, budget, policy, price or request
   4  conflict: the name is taken, or outlay.yaml owns it
   5  the gateway or the ledger is unavailable
 
@@ -80,6 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_run(_Group(commands, "run", "runs of agents"))
     add_alert(_Group(commands, "alert", "who is told when a budget nears its limit"))
     add_approve(_Group(commands, "approve", "raises that callers ask for, and paused work"))
+    add_policy(_Group(commands, "policy", "policies as code: check, plan, apply, simulate"))
     add_kill(_Group(commands, "kill", "stop spending now: a run, key, team, model or everything"))
     return parser
 

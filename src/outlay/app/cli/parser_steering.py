@@ -1,4 +1,4 @@
-"""What can be typed to steer what runs: `outlay kill`. Imports argparse only."""
+"""What can be typed to steer what runs: `outlay kill`, `approve`, `policy`. Imports argparse only."""
 
 import argparse
 from typing import Any, Protocol
@@ -95,6 +95,48 @@ def add_raises(group: AddsCommands) -> None:
     group.add("raises", "approving:raises", "raises in force")
     end = group.add("unraise", "approving:end", "end a raise before its time")
     end.add_argument("id", metavar="RAISE")
+
+
+def add_policy(group: AddsCommands) -> None:
+    """`outlay policy ...`."""
+    check = group.add("check", "policies:check", "check a file of policies and budgets; names every problem")
+    plan = group.add("plan", "policies:plan", "what applying a file would make, change and delete")
+    plan.add_argument(
+        "--detailed-exitcode", action="store_true", help="exit code 1 if there is something to do"
+    )
+    apply = group.add(
+        "apply", "policies:apply", "bring policies and budgets to what a file says, all or nothing"
+    )
+    apply.add_argument("--note", default="", metavar="TEXT", help="why; kept with every version it makes")
+    simulate = group.add(
+        "simulate", "simulated:simulate", "what a file would have made of past charges; changes nothing"
+    )
+    for one in (check, plan, apply, simulate):
+        one.add_argument(
+            "file", metavar="FILE", help="YAML with `policies:` and `budgets:`, as in outlay.yaml"
+        )
+    for one in (plan, apply):
+        one.add_argument(
+            "--prune",
+            action="store_true",
+            help="delete stored objects that the file does not name, of each section that it has",
+        )
+    simulate.add_argument(
+        "--since", default="30d", metavar="WHEN", help="7d, 12h, 2w, today, or an ISO date; default 30d"
+    )
+    simulate.add_argument("--until", metavar="WHEN", help="default: now")
+    simulate.add_argument(
+        "--replace",
+        action="store_true",
+        help="in the place of the policies and budgets in force; default: beside them",
+    )
+    group.add("list", "policies:show_all", "all policies, of outlay.yaml and the ledger")
+    for name, title in (
+        ("show", "one policy, field by field"),
+        ("history", "its stored versions: who, when, why, and what changed"),
+        ("delete", "take a stored policy away"),
+    ):
+        group.add(name, f"policies:{name}", title).add_argument("name", metavar="NAME")
 
 
 def _add_amount(parser: Any, what: str, *, is_required: bool = False) -> None:

@@ -115,16 +115,7 @@ class Config:
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     """Read and check a file. Raises ConfigErrors with every problem, `file:line: key: problem`."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-        text = data.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise _one(path, "there is no such file; `outlay init` writes one") from error
-    except UnicodeDecodeError as error:
-        raise _one(path, "the file is not UTF-8") from error
-    except OSError as error:
-        raise _one(path, f"the file cannot be read: {error.strerror}") from error
+    text = read_text(path, "there is no such file; `outlay init` writes one")
     return parse_config(text, path, environ)
 
 
@@ -138,23 +129,23 @@ def parse_config(text: str, path: Path, environ: Mapping[str, str]) -> Config:
     try:
         root = read_yaml(text, environ)
     except DocumentError as error:
-        raise _errors(path, [error.problem], {}) from error
+        raise errors_by_line(path, [error.problem], {}) from error
     if root is None or not isinstance(root, Table):
         what = (
             "the file is empty; `outlay init` writes a starter"
             if root is None
             else "needs a mapping at the top"
         )
-        raise _errors(path, [Problem("", 1, what)], {})
+        raise errors_by_line(path, [Problem("", 1, what)], {})
     declared = decoder.struct(root, Declared, "")
-    _report_duplicates(root, decoder)
+    report_duplicates(root, decoder)
     records = {
         at: with_defaults(record) if isinstance(record, ProviderEntry) else record
         for at, record in decoder.records.items()
     }
     check_records(records, _known(root, path.parent), decoder.refine)
     if decoder.problems or not isinstance(declared, Declared):
-        raise _errors(path, decoder.problems, decoder.places)
+        raise errors_by_line(path, decoder.problems, decoder.places)
     effective = msgspec.structs.replace(
         declared,
         providers=tuple(with_defaults(provider) for provider in declared.providers),
@@ -165,11 +156,26 @@ def parse_config(text: str, path: Path, environ: Mapping[str, str]) -> Config:
     return config
 
 
-def _one(path: Path, message: str) -> ConfigErrors:
+def read_text(path: Path, absent: str) -> str:
+    """The text of a file; `absent` says what to do if there is none. Raises ConfigErrors."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        return data.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise one_error(path, absent) from error
+    except UnicodeDecodeError as error:
+        raise one_error(path, "the file is not UTF-8") from error
+    except OSError as error:
+        raise one_error(path, f"the file cannot be read: {error.strerror}") from error
+
+
+def one_error(path: Path, message: str) -> ConfigErrors:
+    """An error about the whole file."""
     return ConfigErrors((ConfigError(message, file=path.name),))
 
 
-def _errors(path: Path, problems: list[Problem], places: Mapping[str, Place]) -> ConfigErrors:
+def errors_by_line(path: Path, problems: list[Problem], places: Mapping[str, Place]) -> ConfigErrors:
     """All problems by line. One that knows no line gets that of its path, or of the nearest path above it."""
 
     def line_of(problem: Problem) -> int | None:
@@ -218,7 +224,7 @@ def _items(root: Table, section: str) -> Iterator[tuple[int, Table]]:
                 yield index, item
 
 
-def _report_duplicates(root: Table, decoder: Decoder) -> None:
+def report_duplicates(root: Table, decoder: Decoder) -> None:
     """Two entries of one name; a model name may lead to one provider of each dialect."""
     for section in ("providers", "keys", "budgets", "policies", "tags", "identity"):
         seen: dict[str, int | None] = {}

@@ -39,10 +39,14 @@ def check_policy(policy: PolicyEntry, path: str, report: Report) -> None:
     for name in ("allow_models", "deny_models", "providers"):
         if any(not item or len(item) > MAX_VALUE_LENGTH for item in getattr(policy, name)):
             report(joined(path, name), f"needs names of 1 to {MAX_VALUE_LENGTH} characters")
+        elif name != "providers" and any("*" in item[:-1] for item in getattr(policy, name)):
+            report(joined(path, name), "`*` may stand at the end only")
     for index, rung in enumerate(policy.ladder):
         at = joined(path, f"ladder[{index}]")
         if not 1 <= rung.at_percent <= MAX_PERCENT:
             report(f"{at}.at_percent", f"must be between 1 and {MAX_PERCENT} per cent of the budget")
+        if any("*" in item[:-1] for item in rung.models):
+            report(f"{at}.models", "`*` may stand at the end only")
         if bool(rung.use) == rung.pause:
             report(at, "needs either `use: MODEL` or `pause: true`")
     if policy.hours is not None:

@@ -12,6 +12,7 @@ from outlay.app.config import check_object, config_origins, new_secret, secret_h
 from outlay.app.console.alerts_api import add_alerts
 from outlay.app.console.desk import Conflict, Desk
 from outlay.app.console.orders_api import add_orders
+from outlay.app.console.policies_api import add_policies, refuse_floats
 from outlay.app.console.raises_api import add_raises
 from outlay.app.console.reading import (
     budget_view,
@@ -74,6 +75,7 @@ def api_router(desk: Desk) -> APIRouter:
     _add_reports(router, desk)
     _add_ledger(router, desk)
     _add_state(router, desk)
+    add_policies(router, desk, ACTOR)
     add_orders(router, desk, ACTOR)
     add_raises(router, desk, ACTOR)
     add_alerts(router, desk, ACTOR)
@@ -167,7 +169,7 @@ def _add_prices(router: APIRouter, desk: Desk) -> None:
     @router.put("/prices/{name:path}", tags=["prices"])
     def set_price(name: str, entry: dict[str, Any]) -> Done:
         """Set a price entry, as in outlay.yaml with amounts as text; `PROVIDER/MODEL` names a model's own."""
-        _refuse_floats(entry, "")
+        refuse_floats(entry, "")
         return _put(desk, "price", name, {"kind": "custom", **entry})
 
     @router.delete("/prices/{name:path}", tags=["prices"])
@@ -294,16 +296,3 @@ def _id(text: str, key: str) -> Id:
 
 def _encoded(body: dict[str, Any]) -> bytes:
     return msgspec.json.encode(body)
-
-
-def _refuse_floats(value: object, path: str) -> None:
-    """Amounts come as text: a JSON number with a fraction has been through a float by now."""
-    match value:
-        case float():
-            raise ConfigError('give amounts as text, such as "2.5"', key=path)
-        case dict():
-            for name, inner in value.items():
-                _refuse_floats(inner, f"{path}.{name}" if path else str(name))
-        case list():
-            for index, inner in enumerate(value):
-                _refuse_floats(inner, f"{path}[{index}]")

@@ -77,15 +77,18 @@ class Guard:
     )
 
     def __init__(self, covering: tuple[Covering, ...], book: LimitBook) -> None:
+        # what refuses is asked first: a mark of a shadow policy must hide no refusal
+        covering = tuple(sorted(covering, key=lambda item: item.policy.mode is PolicyMode.SHADOW))
         self._covering = covering
         policies = [item.policy for item in covering]
+        enforced = [policy for policy in policies if policy.mode is PolicyMode.ENFORCE]
         self.limits = tuple((item.policy, book.of(item)) for item in covering if item.policy.has_rates)
         self.has_ladder = any(policy.ladder for policy in policies)
-        self.clamp: Clamp | None = next((policy.clamp for policy in policies if policy.clamp), None)
+        self.clamp: Clamp | None = next((policy.clamp for policy in enforced if policy.clamp), None)
         self.runaway: RunawayAction | None = next(
-            (policy.runaway for policy in policies if policy.runaway), None
+            (policy.runaway for policy in enforced if policy.runaway), None
         )
-        self.providers = next((policy.providers for policy in policies if policy.providers), ())
+        self.providers = next((policy.providers for policy in enforced if policy.providers), ())
         self._hours = tuple(policy for policy in policies if policy.hours is not None)
         self._open_until = 0
 
@@ -95,6 +98,8 @@ class Guard:
         """The highest rung that the caller has reached for this model."""
         best: Step | None = None
         for item in self._covering:
+            if best is not None and item.policy.mode is not best.policy.mode:
+                break  # enforced ones come first: a shadow ladder keeps nobody from being moved
             for rung in item.policy.ladder:
                 if not _is_for(rung, model) or (best is not None and rung.at_percent <= best.rung.at_percent):
                     continue

@@ -178,6 +178,10 @@ class MemoryStore:
         self.object_rows.append(ObjectRow(kind, name, version, body, at, actor))
         return version
 
+    def put_objects(self, objects: Sequence[tuple[str, str, str]], at: int, actor: str) -> list[int]:
+        """See `Store.put_objects`."""
+        return [self.put_object(kind, name, body, at, actor) for kind, name, body in objects]
+
     def close(self, now: int) -> None:
         """See `Store.close`."""
         self._clean = True

@@ -352,5 +352,8 @@ class Store(Protocol):
     def put_object(self, kind: str, name: str, body: str, at: int, actor: str) -> int:
         """Append a version; returns its number. Raises StoreError."""
 
+    def put_objects(self, objects: Sequence[tuple[str, str, str]], at: int, actor: str) -> list[int]:
+        """Append a version of each (kind, name, body), all or none; returns their numbers. Raises StoreError."""
+
     def close(self, now: int) -> None:
         """Mark a clean stop and release the file."""

@@ -13,7 +13,7 @@ import msgspec
 
 from outlay.flow.budgets import RUN_METER
 from outlay.flow.ledger.directory import decode_identity, decode_values
-from outlay.flow.ledger.port import ChargeRow
+from outlay.flow.ledger.port import ChargeRow, ObjectRow
 from outlay.flow.ledger.sqlite import APPLICATION_ID
 from outlay.flow.scope import UNATTRIBUTED, is_dimension, scope_text
 from outlay.flow.shadow import PREFIX
@@ -261,6 +261,19 @@ class LedgerReader:
             "held_nanos",
         )
         return dict(zip(names, (*row, *holds), strict=True))
+
+    def objects(self) -> list[ObjectRow]:
+        """The newest version of every key, budget, policy, price and order; deletions have no body."""
+        sql = "SELECT kind, name, max(version), body, at, actor FROM objects GROUP BY kind, name"
+        return [ObjectRow(*row) for row in self._all(sql, ())]
+
+    def versions(self, kind: str, name: str | None = None) -> list[ObjectRow]:
+        """Every version of an object (of all of a kind, without a name), the newest first."""
+        sql = (
+            "SELECT kind, name, version, body, at, actor FROM objects WHERE kind = ?1 AND (?2 IS NULL OR name = ?2)"
+            f" ORDER BY at DESC, version DESC LIMIT {MAX_ROWS}"
+        )
+        return [ObjectRow(*row) for row in self._all(sql, (kind, name))]
 
     def _charge_view(self, row: tuple[Any, ...]) -> ChargeView:
         charge, adjustment = ChargeRow(*row[:-1]), row[-1]

@@ -299,6 +299,15 @@ class SqliteStore:
         row = self._one(sql, (kind, name, body, at, actor))
         return int(row[0]) if row else 0
 
+    def put_objects(self, objects: Sequence[tuple[str, str, str]], at: int, actor: str) -> list[int]:
+        """See `Store.put_objects`."""
+        try:
+            with self._db:
+                found = [self.put_object(kind, name, body, at, actor) for kind, name, body in objects]
+        except apsw.Error as error:
+            raise _store_error(error) from error
+        return found
+
     def close(self, now: int) -> None:
         """See `Store.close`."""
         self._checkpointer.join()

@@ -1,0 +1,97 @@
+"""`/api/v1/policies`: policies as JSON, as outlay.yaml writes them with amounts as text."""
+
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from outlay.app.config import check_object
+from outlay.app.console.desk import Desk
+from outlay.app.console.records import Done
+from outlay.kernel.errors import ConfigError, NotFound
+
+POLICY: Final = "policy"
+
+
+class PolicyView(BaseModel):
+    """A policy as it is declared."""
+
+    name: str
+    origin: str
+    """`yaml` or `store`."""
+    place: str | None
+    version: int | None
+    body: dict[str, Any]
+    """As in outlay.yaml."""
+
+
+class PolicyList(BaseModel):
+    """All policies, by name."""
+
+    policies: list[PolicyView]
+
+
+def add_policies(router: APIRouter, desk: Desk, actor: str) -> None:
+    """The routes, over a desk; `actor` is kept with every version."""
+
+    @router.get("/policies", tags=["policies"])
+    def list_policies() -> PolicyList:
+        """All policies, of outlay.yaml and the ledger."""
+        return PolicyList(policies=_policies(desk))
+
+    @router.get("/policies/{name}", tags=["policies"])
+    def show_policy(name: str) -> PolicyView:
+        """One policy."""
+        found = next((item for item in _policies(desk) if item.name == name), None)
+        if found is None:
+            raise NotFound(f"there is no policy {name!r}")
+        return found
+
+    @router.put("/policies/{name}", tags=["policies"])
+    def set_policy(name: str, body: dict[str, Any]) -> Done:
+        """Make or replace a policy; in force for the next call. Amounts are text."""
+        refuse_floats(body, "")
+        entry = {**body, "name": body.get("name", name)}
+        with desk.operating() as operations:
+            check_object(desk.config(), POLICY, name, msgspec.json.encode(entry))
+            return Done(**operations.put(POLICY, name, entry, actor))
+
+    @router.delete("/policies/{name}", tags=["policies"])
+    def delete_policy(name: str) -> Done:
+        """Take a stored policy away; budgets of its spend velocity go with it."""
+        with desk.operating() as operations:
+            return Done(**operations.delete(POLICY, name, actor))
+
+
+def _policies(desk: Desk) -> list[PolicyView]:
+    declared = {entry.name: entry for entry in desk.config().declared.policies}
+    found = []
+    for item in desk.objects(POLICY):
+        is_stored = item["origin"] == "store"
+        if is_stored == (item["name"] in declared):
+            continue  # the file owns the name, or let go of it a moment ago
+        body = item["body"] if is_stored else msgspec.to_builtins(declared[item["name"]])
+        found.append(
+            PolicyView(
+                name=item["name"],
+                origin=item["origin"],
+                place=item.get("place"),
+                version=item.get("version"),
+                body=body,
+            )
+        )
+    return found
+
+
+def refuse_floats(value: object, path: str) -> None:
+    """Amounts come as text: a JSON number with a fraction has been through a float by now. Raises ConfigError."""
+    match value:
+        case float():
+            raise ConfigError('give amounts as text, such as "2.5"', key=path)
+        case dict():
+            for name, inner in value.items():
+                refuse_floats(inner, f"{path}.{name}" if path else str(name))
+        case list():
+            for index, inner in enumerate(value):
+                refuse_floats(inner, f"{path}[{index}]")
