@@ -108,6 +108,7 @@ class RunWatch:
         "_revisits",
         "_seen",
         "_stale",
+        "_stuck",
         "stopped",
     )
 
@@ -126,12 +127,20 @@ class RunWatch:
         self._revisits = 0
         self._stale = 0
         self._first_tokens = 0
+        self._stuck: Finding | None = None
+        """What is said while the very same call comes again and again: there is nothing to look at anew."""
         self.stopped = False
         """A stop was ordered: not ordered again until somebody lets the run go on."""
 
     def see(self, signature: Signature, limits: Thresholds) -> Finding:
         """A call comes; what its run looks like with it."""
         self._calls += 1
+        stuck = self._stuck
+        if stuck is not None:
+            last = self._recent[-1]
+            if signature.action == last.action and signature.result == last.result:
+                return stuck
+            self._stuck = None
         self._first_tokens = self._first_tokens or signature.input_tokens
         is_revisit = (signature.action, signature.result) in self._seen
         self._revisits = self._revisits + 1 if is_revisit else 0
@@ -142,7 +151,10 @@ class RunWatch:
             self._results.append(signature.result)
             self._errors = self._errors + 1 if signature.is_error else 0
         self._remember(signature)
-        return OK if self._calls < limits.least_calls else self._judge(signature, limits)
+        found = OK if self._calls < limits.least_calls else self._judge(signature, limits)
+        if found.verdict is Verdict.STOP and is_revisit and self._lags is not None and self._lags[1]:
+            self._stuck = found
+        return found
 
     def _compare(self, signature: Signature) -> None:
         recent, lags = self._recent, self._lags or [0] * (MAX_PERIOD + 1)
@@ -181,7 +193,7 @@ class RunWatch:
 
     def forgive(self) -> None:
         """Somebody let the run go on: what it did until now counts no more."""
-        self._lags = None
+        self._lags = self._stuck = None
         for kept in (self._recent, self._results, self._seen, self._actions):
             kept.clear()
         self._errors = self._revisits = self._stale = 0
