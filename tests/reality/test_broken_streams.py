@@ -149,7 +149,7 @@ LEAVING = ("before the first byte", "after the head", "after the first event", "
 def leave(rig: Rig, lane: Lane, model: str, when: str) -> None:
     """Call, read so far, and go."""
     with calling(rig.gateway.url, lane.form, model) as connection:
-        rig.mock.wait_for_open(1)
+        rig.wait_for_a_call()
         if when == "before the first byte":
             return
         data = b""
