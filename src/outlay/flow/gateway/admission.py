@@ -7,6 +7,8 @@ itself: `lookup` bounds and prices, `authorize` and the books admit, `attempts` 
 from asyncio import TimerHandle
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from outlay.flow.accounts import Account
 from outlay.flow.asks import RefusedCall
 from outlay.flow.authorize import Denied, Reason, authorize
@@ -367,6 +369,9 @@ class Admission:
         orders = self._gateway.snapshot.orders
         if orders and orders is not self._snapshot.orders:
             order = find_order(orders, self.identity)
+            if order is None and self.target_model != self.identity.model:
+                # a stopped model is stopped behind any name
+                order = find_order(orders, msgspec.structs.replace(self.identity, model=self.target_model))
             if order is not None:
                 return stopped_by(order, self._snapshot.settings)
         if self._attempt > 1 or self.fixed is not None:
