@@ -4,12 +4,25 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from outlay.flow.gateway.snapshot import Disclose, ModelRoute, OnClientGone, Settings, Target
+from outlay.flow.gateway.snapshot import (
+    Disclose,
+    ModelRoute,
+    OnClientGone,
+    Progressive,
+    Provider,
+    Settings,
+    Target,
+)
 from outlay.flow.gateway.stops import carry_out
+from outlay.flow.ledger.audit import audit
 from outlay.flow.orders import Order, OrderKind
 from outlay.flow.outcome import Billing
+from outlay.lookup.book import PriceBook
+from outlay.lookup.feed import feed_of
+from outlay.lookup.overrides import CustomModel
 from outlay.testing import MockProvider
-from tests.harness import MOCK_PRICES, RunningGateway, budget
+from outlay.wire.intent import Dialect
+from tests.harness import GPT, MOCK_PRICES, RunningGateway, budget
 from tests.reality.load import post
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -57,3 +70,49 @@ def test_a_killed_model_is_not_reached_behind_its_other_name_by_a_call_that_wait
         assert b'"code":"killed"' in cut.body
         assert (refused.status, refused.error["code"]) == (403, "killed")
         assert len(mock.calls) == 1
+
+
+def test_a_target_that_was_passed_over_leaves_nothing_of_its_growing_hold(tmp_path: Path) -> None:
+    """The first target's budget is spent: the second's hold is its own, and so is what a cut stream is booked at."""
+    shared: dict[str, Any] = {
+        "dialect": Dialect.OPENAI,
+        "api_key": "k",
+        "billing": Billing.SELF_HOSTED,
+        "on_client_gone": OnClientGone.CANCEL,
+    }
+    body = {"model": "fast", "messages": HELLO, "stream": True}
+    kill = Order(OrderKind.KILL, {"team": "search"}, "enough", "test", 1)
+    cheap = CustomModel(provider="cheap", model="gpt-test", usd_per_mtok={"input": "0.1", "output": "0.1"})
+    dear = CustomModel(provider="dear", model="gpt-test", usd_per_mtok=GPT)
+
+    async def scene(gateway: RunningGateway) -> int:
+        stream = asyncio.create_task(post(gateway.url, body))
+        await until(gateway, 1, 0)
+        held = await asyncio.to_thread(gateway.call, lambda: gateway.books.held_nanos)
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(gateway.call, lambda: carry_out(gateway.gateway, kill, (kill,)))
+        await stream
+        return held
+
+    with (
+        MockProvider(prices=MOCK_PRICES, behaviour={**SLOW, "chunk_ms": 2}) as mock,
+        RunningGateway(
+            tmp_path / "l.db",
+            mock.url,
+            [budget("all", "10"), budget("cheap", "0", {"provider": "cheap"})],
+            models=[ModelRoute("fast", targets=(Target("cheap", "gpt-test"), Target("dear", "gpt-test")))],
+            price_book=PriceBook.build(feed_of([]), overrides=[cheap, dear]),
+            settings=Settings(disclose=Disclose.ALL, default_max_output_tokens=1_000, first_slice_tokens=40),
+            upstreams=(
+                Provider("cheap", base_url=mock.url + "/v1", progressive=Progressive.EVENTS, **shared),
+                Provider("dear", base_url=mock.url + "/v1", **shared),
+            ),
+        ) as gateway,
+    ):
+        held = asyncio.run(scene(gateway))
+        assert held > 1_000 * 10_000
+        mock.wait_for(0)
+        gateway.call(gateway.books.flush)
+        found = audit(gateway.path)
+        assert found.findings == ()
+        assert 0 < mock.meter.total_nanos <= found.spend_nanos

@@ -170,7 +170,8 @@ class Admission:
             self._give_up(stopped)
             return
         sent = self.intent
-        self._passage = None  # a target before this one may have been given up after its translation
+        # a target before this one may have been given up after its translation, or its first slice
+        self._passage = self._progress = None
         if entry.translates:
             passage = self._passage_at(entry)
             if isinstance(passage, Refusal):
