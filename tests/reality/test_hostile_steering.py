@@ -116,3 +116,37 @@ def test_a_target_that_was_passed_over_leaves_nothing_of_its_growing_hold(tmp_pa
         found = audit(gateway.path)
         assert found.findings == ()
         assert 0 < mock.meter.total_nanos <= found.spend_nanos
+
+
+def test_a_stream_that_is_left_is_booked_with_what_its_engine_makes_ahead(tmp_path: Path) -> None:
+    """The operator says how far the engine runs ahead; that much may be billed of a stream that is cut."""
+    body = {"model": "gpt-test", "messages": HELLO, "stream": True}
+    kill = Order(OrderKind.KILL, {"team": "search"}, "enough", "test", 1)
+
+    async def scene(gateway: RunningGateway) -> None:
+        stream = asyncio.create_task(post(gateway.url, body))
+        await until(gateway, 1, 0)
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(gateway.call, lambda: carry_out(gateway.gateway, kill, (kill,)))
+        await stream
+
+    ahead = {**SLOW, "on_client_gone": "ahead", "run_ahead_tokens": 300}
+    with (
+        MockProvider(prices=MOCK_PRICES, behaviour=ahead) as mock,
+        RunningGateway(
+            tmp_path / "l.db",
+            mock.url,
+            [budget("all", "10")],
+            settings=Settings(disclose=Disclose.ALL, default_max_output_tokens=2_000, first_slice_tokens=700),
+            billing=Billing.SELF_HOSTED,
+            on_client_gone=OnClientGone.CANCEL,
+            progressive=Progressive.EVENTS,
+            run_ahead_tokens=300,
+        ) as gateway,
+    ):
+        asyncio.run(scene(gateway))
+        mock.wait_for(0)
+        gateway.call(gateway.books.flush)
+        found = audit(gateway.path)
+        assert found.findings == ()
+        assert 300 * 10_000 < mock.meter.total_nanos <= found.spend_nanos
