@@ -150,3 +150,31 @@ def test_a_stream_that_is_left_is_booked_with_what_its_engine_makes_ahead(tmp_pa
         found = audit(gateway.path)
         assert found.findings == ()
         assert 300 * 10_000 < mock.meter.total_nanos <= found.spend_nanos
+
+
+def test_a_stream_that_states_usage_at_its_start_only_is_counted_all_the_same(tmp_path: Path) -> None:
+    """Anthropic's format states one token at the start and all at the end: between them, what passes is counted."""
+    body = {"model": "claude-test", "messages": HELLO, "stream": True}
+    with (
+        MockProvider(
+            prices=MOCK_PRICES, behaviour={**SLOW, "output_tokens": 900, "chunk_ms": 1, "on_client_gone": "ahead"}
+        ) as mock,
+        RunningGateway(
+            tmp_path / "l.db",
+            mock.url,
+            [budget("all", "0.006")],
+            settings=Settings(disclose=Disclose.ALL, default_max_output_tokens=4_000, first_slice_tokens=100),
+            billing=Billing.SELF_HOSTED,
+            on_client_gone=OnClientGone.CANCEL,
+            progressive=Progressive.USAGE,
+        ) as gateway,
+    ):
+        reply = asyncio.run(post(gateway.url, body))
+        assert reply.status == 200
+        mock.wait_for(0)
+        gateway.call(gateway.books.flush)
+        found = audit(gateway.path)
+        assert found.findings == ()
+        assert b'"code":"budget_spent"' in reply.body
+        assert found.most_over_limit_nanos <= 0
+        assert mock.meter.total_nanos <= found.spend_nanos <= 6_000_000

@@ -18,6 +18,7 @@ from outlay.flow.ledger.charge import Hold
 from outlay.flow.waiting import Waiter
 from outlay.kernel.errors import StoreError
 from outlay.lookup.cost import Quote, with_output
+from outlay.wire.intent import Dialect
 from outlay.wire.stream import StreamReader
 
 if TYPE_CHECKING:
@@ -70,6 +71,13 @@ def seen_tokens(reader: StreamReader, how: Progressive) -> int:
             return max(stated, reader.output_bytes, reader.deltas)
 
 
+def how_counted(provider: Provider) -> Progressive:
+    """How what passes is counted. Anthropic's format states a token at the start and all at the end: in between its
+    usage says nothing, and bytes are counted."""
+    how = provider.progressive
+    return Progressive.BYTES if how is Progressive.USAGE and provider.dialect is Dialect.ANTHROPIC else how
+
+
 class Progress:
     """One stream's hold as it grows. The exchange tells what passes; this says whether it may go on."""
 
@@ -78,6 +86,7 @@ class Progress:
         "_gateway",
         "_go_on",
         "_hold",
+        "_how",
         "_is_asking",
         "_provider",
         "_quote",
@@ -90,6 +99,7 @@ class Progress:
         """`quote` is of the declared maximum; `slice_tokens` is held at first, a choice."""
         self._gateway = gateway
         self._provider = provider
+        self._how = how_counted(provider)
         self._quote = quote
         self.declared = quote.max_output_tokens
         self.held_tokens = slice_tokens
@@ -111,7 +121,7 @@ class Progress:
     def may_pass(self, reader: StreamReader) -> bool:
         """Whether what was seen is covered; asks for an extension in good time."""
         choices = max(1, self._quote.choices)
-        seen = -(-seen_tokens(reader, self._provider.progressive) // choices)
+        seen = -(-seen_tokens(reader, self._how) // choices)
         ahead = self._provider.run_ahead_tokens
         if self.held_tokens >= self.declared or reader.usage_is_final:
             return True
