@@ -171,8 +171,10 @@ class Progress:
 
     def _wait(self, needed: int, account: Account, nanos: int) -> None:
         gateway = self._gateway
-        if account.spent + nanos > account.cap:
-            # what is spent does not come back: waiting cannot help
+        own = 0 if self._hold is None else self._hold.nanos
+        if account.spent + own + nanos > account.cap:
+            # neither what is spent nor what this stream itself holds comes back: waiting cannot help, and the engine
+            # goes on meanwhile
             self._give_up(account)
             return
         now = gateway.clock.monotonic()
