@@ -24,6 +24,8 @@ from outlay.testing import MockProvider
 from outlay.wire.intent import Dialect
 from tests.harness import GPT, MOCK_PRICES, RunningGateway, budget
 from tests.reality.load import post
+from tests.world import MODELS, meter_prices, providers
+from tests.world import book as world_book
 
 HELLO = [{"role": "user", "content": "hello"}]
 SLOW: dict[str, Any] = {"output_tokens": 400, "tokens_per_chunk": 1, "chunk_ms": 20, "on_client_gone": "sent"}
@@ -155,10 +157,9 @@ def test_a_stream_that_is_left_is_booked_with_what_its_engine_makes_ahead(tmp_pa
 def test_a_stream_that_states_usage_at_its_start_only_is_counted_all_the_same(tmp_path: Path) -> None:
     """Anthropic's format states one token at the start and all at the end: between them, what passes is counted."""
     body = {"model": "claude-test", "messages": HELLO, "stream": True}
+    engine = {**SLOW, "output_tokens": 900, "chunk_ms": 4, "on_client_gone": "ahead", "run_ahead_tokens": 8}
     with (
-        MockProvider(
-            prices=MOCK_PRICES, behaviour={**SLOW, "output_tokens": 900, "chunk_ms": 1, "on_client_gone": "ahead"}
-        ) as mock,
+        MockProvider(prices=MOCK_PRICES, behaviour=engine) as mock,
         RunningGateway(
             tmp_path / "l.db",
             mock.url,
@@ -178,3 +179,30 @@ def test_a_stream_that_states_usage_at_its_start_only_is_counted_all_the_same(tm
         assert b'"code":"budget_spent"' in reply.body
         assert found.most_over_limit_nanos <= 0
         assert mock.meter.total_nanos <= found.spend_nanos <= 6_000_000
+
+
+def test_a_run_that_is_over_submits_no_job(tmp_path: Path) -> None:
+    """A run's calls and time hold for jobs too: a batch is many calls."""
+    one = {"model": "claude-test", "max_tokens": 8, "messages": HELLO}
+    batch = {"requests": [{"custom_id": "a", "params": one}]}
+    version = {"anthropic-version": "2023-06-01", "x-outlay-run": "r", "x-outlay-run-max-calls": "2"}
+    with (
+        MockProvider(prices=meter_prices(), models=MODELS) as mock,
+        RunningGateway(
+            tmp_path / "l.db",
+            mock.url,
+            [budget("all", "10")],
+            price_book=world_book(),
+            upstreams=providers(mock.url),
+        ) as gateway,
+    ):
+
+        def submit() -> Any:
+            return asyncio.run(post(gateway.url, batch, "/v1/messages/batches", headers=version))
+
+        assert submit().status == 200
+        assert asyncio.run(post(gateway.url, one, "/v1/messages", headers=version)).status == 200
+        refused = submit()
+        assert refused.status == 402
+        assert b"run_calls_spent" in refused.body
+        assert len([call for call in mock.calls if call.path == "/v1/messages/batches"]) == 1

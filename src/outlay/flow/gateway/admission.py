@@ -303,7 +303,9 @@ class Admission:
 
     def _count_run(self, chain: Chain) -> None:
         """The call counts in its run, and may not outlive it."""
-        if self._attempt == 1 and self.fixed is None:
+        if self._is_free:
+            return
+        if self._attempt == 1:
             self._gateway.books.count_call(chain)
         ends = [run.deadline for run in chain.runs if run.deadline is not None]
         if ends and not self._gateway.is_shadow:
@@ -375,7 +377,7 @@ class Admission:
                 order = find_order(orders, msgspec.structs.replace(self.identity, model=self.target_model))
             if order is not None:
                 return stopped_by(order, self._snapshot.settings)
-        if self._attempt > 1 or self.fixed is not None:
+        if self._attempt > 1 or self._is_free:
             return None
         for run in self._entry.current(now).runs:
             code = run.bars(now)
@@ -384,6 +386,11 @@ class Admission:
             elif code:
                 return run_barred(run, code, self._snapshot.settings, id_text(self.id))
         return None
+
+    @property
+    def _is_free(self) -> bool:
+        """A route that costs nothing: it counts in no run, and a run that is over may still look at what it made."""
+        return self.fixed is not None and self.fixed.terms.intent.operation is Operation.FREE
 
     @property
     def identity(self) -> Identity:
