@@ -1,9 +1,12 @@
 """What a hostile reviewer got past kills, holds, raises, rates and runs, kept from coming back."""
 
 import asyncio
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from outlay.app.cli.main import main
 from outlay.flow.gateway.snapshot import (
     Disclose,
     ModelRoute,
@@ -20,13 +23,27 @@ from outlay.flow.outcome import Billing
 from outlay.lookup.book import PriceBook
 from outlay.lookup.feed import feed_of
 from outlay.lookup.overrides import CustomModel
-from outlay.testing import MockProvider
+from outlay.testing import ChildProcess, MockProvider
 from outlay.wire.intent import Dialect
-from tests.harness import GPT, MOCK_PRICES, RunningGateway, budget
+from tests.harness import GPT, MOCK_PRICES, SECRET, RunningGateway, budget
 from tests.reality.load import post
 from tests.world import MODELS, meter_prices, providers
 from tests.world import book as world_book
 
+LADDER = """\
+org: acme
+gateway: {{port: 0, wait_s: 0}}
+providers:
+  - {{name: openai, api_key: mock, base_url: "{url}/v1"}}
+keys:
+  - {{name: dev, secret: {secret}-padded, team: search}}
+budgets:
+  - {{name: all, limit_usd: 0.01, window: month}}
+policies:
+  - {{name: half, ladder: [{{at_percent: 50, budget: all, pause: true}}]}}
+prices:
+  - {{kind: custom, provider: openai, model: gpt-test, usd_per_mtok: {{input: 2.5, output: 10}}}}
+"""
 HELLO = [{"role": "user", "content": "hello"}]
 SLOW: dict[str, Any] = {"output_tokens": 400, "tokens_per_chunk": 1, "chunk_ms": 20, "on_client_gone": "sent"}
 
@@ -206,3 +223,30 @@ def test_a_run_that_is_over_submits_no_job(tmp_path: Path) -> None:
         assert refused.status == 402
         assert b"run_calls_spent" in refused.body
         assert len([call for call in mock.calls if call.path == "/v1/messages/batches"]) == 1
+
+
+def ask(url: str, path: str, body: Any) -> tuple[int, Any]:
+    """POST, off any event loop."""
+    reply = asyncio.run(post(url, body, path, f"{SECRET}-padded"))
+    return reply.status, json.loads(reply.body)
+
+
+def test_a_pause_of_a_ladder_ends_when_somebody_approves(tmp_path: Path) -> None:
+    """A rung far below the limit: what is asked for by itself must be enough to get under it again."""
+    config = tmp_path / "outlay.yaml"
+    body = {"model": "gpt-test", "messages": HELLO, "max_tokens": 50}
+    with MockProvider(prices=MOCK_PRICES, behaviour={"output_tokens": 50}) as mock:
+        config.write_text(LADDER.format(url=mock.url, secret=SECRET))
+        with ChildProcess([sys.executable, "-m", "outlay.app.serve", str(config)]) as gateway:
+            url = f"http://127.0.0.1:{gateway.wait_for_json()['port']}"
+            for _ in range(40):
+                status, said = ask(url, "/v1/chat/completions", body)
+                if status != 200:
+                    break
+            assert (status, said["error"]["code"]) == (402, "paused")
+            request_id = said["error"]["request_id"]
+            status, asked = ask(url, "/outlay/v1/raises", {"request_id": request_id, "reason": "the release"})
+            assert status == 201
+            assert main(["approve", "grant", asked["id"], "-c", str(config)]) == 0
+            assert ask(url, "/v1/chat/completions", body)[0] == 200
+            assert gateway.end() == 0, gateway.output
