@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from outlay.app.cli.main import main
+from outlay.flow.gateway import guard
 from outlay.flow.gateway.snapshot import (
     Disclose,
     ModelRoute,
@@ -20,6 +23,7 @@ from outlay.flow.gateway.stops import carry_out
 from outlay.flow.ledger.audit import audit
 from outlay.flow.orders import Order, OrderKind
 from outlay.flow.outcome import Billing
+from outlay.flow.policy import Covering, PolicySpec
 from outlay.lookup.book import PriceBook
 from outlay.lookup.feed import feed_of
 from outlay.lookup.overrides import CustomModel
@@ -250,3 +254,19 @@ def test_a_pause_of_a_ladder_ends_when_somebody_approves(tmp_path: Path) -> None
             assert main(["approve", "grant", asked["id"], "-c", str(config)]) == 0
             assert ask(url, "/v1/chat/completions", body)[0] == 200
             assert gateway.end() == 0, gateway.output
+
+
+def test_counters_of_callers_who_are_gone_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy for each run makes counters for each: a minute after its last call they count nothing."""
+    monkeypatch.setattr(guard, "MAX_LIMITS", 100)
+    now = 10**18
+    book = guard.LimitBook(lambda: now)
+    policy = PolicySpec(name="each-run", scope={"run": "*"}, requests_per_minute=5)
+    for number in range(5_000):
+        limits = book.of(Covering(policy, (("run", f"r{number}"),)))
+        limits.begin(10, now, is_first=True)
+        limits.end(10, 7, now)
+        now += 10**9
+    assert len(book._limits) <= 300
+    # what still counts is not forgotten
+    assert book.of(Covering(policy, (("run", "r4999"),))).requests.posted == 1
