@@ -24,6 +24,7 @@ from outlay.flow.ledger.audit import audit
 from outlay.flow.orders import Order, OrderKind
 from outlay.flow.outcome import Billing
 from outlay.flow.policy import Covering, PolicySpec
+from outlay.kernel.errors import StoreError
 from outlay.lookup.book import PriceBook
 from outlay.lookup.feed import feed_of
 from outlay.lookup.overrides import CustomModel
@@ -270,3 +271,55 @@ def test_counters_of_callers_who_are_gone_are_let_go(monkeypatch: pytest.MonkeyP
     assert len(book._limits) <= 300
     # what still counts is not forgotten
     assert book.of(Covering(policy, (("run", "r4999"),))).requests.posted == 1
+
+
+class _Failing:
+    """A store whose `submit` is another."""
+
+    def __init__(self, store: Any, submit: Any) -> None:
+        self._inner = store
+        self.submit = submit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_a_slice_that_cannot_be_written_ends_its_stream_where_there_is_no_budget(tmp_path: Path) -> None:
+    """No budget, no run: there is no account to name, and the stream is told what is wrong."""
+
+    async def scene(gateway: RunningGateway) -> Any:
+        stream = asyncio.create_task(post(gateway.url, {"model": "gpt-test", "messages": HELLO, "stream": True}))
+        await until(gateway, 1, 0)
+        store = gateway.books._store
+
+        def failing(batch: Any, done: Any) -> None:
+            if batch.extensions:
+                done(StoreError("down (test)"))
+            else:
+                store.submit(batch, done)
+
+        def break_it() -> None:
+            gateway.books._store = _Failing(store, failing)  # type: ignore[assignment]
+
+        await asyncio.to_thread(gateway.call, break_it)
+        return await asyncio.wait_for(stream, 20)
+
+    with (
+        MockProvider(prices=MOCK_PRICES, behaviour=SLOW) as mock,
+        RunningGateway(
+            tmp_path / "l.db",
+            mock.url,
+            settings=Settings(default_max_output_tokens=2_000, first_slice_tokens=60),
+            billing=Billing.SELF_HOSTED,
+            on_client_gone=OnClientGone.CANCEL,
+            progressive=Progressive.EVENTS,
+        ) as gateway,
+    ):
+        reply = asyncio.run(scene(gateway))
+        assert b"[DONE]" not in reply.body
+        assert b'"code":"ledger_down"' in reply.body
+        mock.wait_for(1)
+        gateway.call(gateway.books.flush)
+        found = audit(gateway.path)
+        assert (found.findings, found.open_holds) == ((), 0)
+        assert mock.meter.total_nanos <= found.spend_nanos

@@ -499,7 +499,7 @@ class Admission:
     def _go_on(self) -> None:
         raise AssertionError("an exchange defines this")
 
-    def _cut_short(self, account: Account) -> None:
+    def _cut_short(self, why: Account | StoreError) -> None:
         raise AssertionError("an exchange defines this")
 
     def refuse(self, refusal: Refusal) -> None:

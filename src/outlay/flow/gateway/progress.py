@@ -107,15 +107,18 @@ class Progress:
         self._is_asking = False
         self._waiter: Waiter | None = None
         self._go_on: Callable[[], None] = _nothing
-        self._cut: Callable[[Account], None] = _cut_nothing
+        self._cut: Callable[[Account | StoreError], None] = _cut_nothing
 
     @property
     def quote(self) -> Quote:
         """What is held now."""
         return with_output(self._quote, self.held_tokens)
 
-    def begin(self, hold: Hold, go_on: Callable[[], None], cut: Callable[[Account], None]) -> None:
-        """The first slice is held. `go_on`: what was held back may pass; `cut`: an account takes no extension."""
+    def begin(
+        self, hold: Hold, go_on: Callable[[], None], cut: Callable[[Account | StoreError], None]
+    ) -> None:
+        """The first slice is held. `go_on`: what was held back may pass; `cut`: an account, or the ledger, takes no
+        extension."""
         self._hold, self._go_on, self._cut = hold, go_on, cut
 
     def may_pass(self, reader: StreamReader) -> bool:
@@ -166,8 +169,8 @@ class Progress:
         if error is None:
             self.held_tokens = tokens
             self._go_on()
-        elif self._hold is not None:
-            self._cut(self._hold.accounts[0])
+        else:
+            self._cut(error)
 
     def _wait(self, needed: int, account: Account, nanos: int) -> None:
         gateway = self._gateway
@@ -194,5 +197,5 @@ def _nothing() -> None:
     return None
 
 
-def _cut_nothing(_account: Account) -> None:
+def _cut_nothing(_why: Account | StoreError) -> None:
     return None
