@@ -323,3 +323,29 @@ def test_a_slice_that_cannot_be_written_ends_its_stream_where_there_is_no_budget
         found = audit(gateway.path)
         assert (found.findings, found.open_holds) == ((), 0)
         assert mock.meter.total_nanos <= found.spend_nanos
+
+
+def test_a_growing_hold_counts_whole_in_tokens_a_minute(tmp_path: Path) -> None:
+    """A slice is what is held in money; a rate counts all that the stream may use, or many small slices pass it."""
+    body = {"model": "gpt-test", "messages": HELLO, "stream": True}
+    rate = PolicySpec(name="slow", tokens_per_minute=3_000)
+
+    async def scene(gateway: RunningGateway) -> list[Any]:
+        return await asyncio.gather(*(post(gateway.url, body) for _ in range(8)))
+
+    with (
+        MockProvider(prices=MOCK_PRICES, behaviour={**SLOW, "output_tokens": 900, "chunk_ms": 1}) as mock,
+        RunningGateway(
+            tmp_path / "l.db",
+            mock.url,
+            [budget("all", "10")],
+            settings=Settings(disclose=Disclose.ALL, default_max_output_tokens=1_000, first_slice_tokens=40),
+            billing=Billing.SELF_HOSTED,
+            on_client_gone=OnClientGone.CANCEL,
+            progressive=Progressive.EVENTS,
+        ) as gateway,
+    ):
+        gateway.swap(policies=(rate,))
+        replies = asyncio.run(scene(gateway))
+        assert sum(reply.status == 200 for reply in replies) == 2
+        assert {reply.error["code"] for reply in replies if reply.status != 200} == {"rate_limited"}

@@ -227,8 +227,13 @@ class Admission:
         return fast is not None
 
     def _too_fast(self, guard: Guard, now: UnixNanos) -> Refusal | None:
-        tokens = 0 if self.fixed is not None else token_bound(self._terms.quote)
-        return self._refusing(guard.too_fast(tokens, now, is_first=self._attempt == 1))
+        return self._refusing(guard.too_fast(self._most_tokens(), now, is_first=self._attempt == 1))
+
+    def _most_tokens(self) -> int:
+        """Tokens that this attempt counts in rates until it has settled: all it may use, also where its hold grows."""
+        if self.fixed is not None:
+            return 0
+        return token_bound(self._terms.quote if self._progress is None else self._progress.whole)
 
     def _refusing(self, found: tuple[Refusal, PolicyMode] | None) -> Refusal | None:
         """What a policy refuses; one in shadow mode only leaves a mark."""
@@ -285,7 +290,7 @@ class Admission:
             self._count_run(chain)
         guard = entry.guard
         if guard is not None and guard.limits:
-            self._paced_tokens = 0 if self.fixed is not None else token_bound(quote)
+            self._paced_tokens = self._most_tokens()
             self._paced = tuple(limits for _, limits in guard.limits)
             for limits in self._paced:
                 limits.begin(self._paced_tokens, now, is_first=first)

@@ -114,6 +114,11 @@ class Progress:
         """What is held now."""
         return with_output(self._quote, self.held_tokens)
 
+    @property
+    def whole(self) -> Quote:
+        """What the declared maximum would be held at."""
+        return self._quote
+
     def begin(
         self, hold: Hold, go_on: Callable[[], None], cut: Callable[[Account | StoreError], None]
     ) -> None:
