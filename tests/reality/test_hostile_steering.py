@@ -3,9 +3,11 @@
 import asyncio
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from outlay.app.cli.main import main
@@ -23,7 +25,7 @@ from outlay.flow.gateway.stops import carry_out
 from outlay.flow.ledger.audit import audit
 from outlay.flow.orders import Order, OrderKind
 from outlay.flow.outcome import Billing
-from outlay.flow.policy import Covering, PolicySpec
+from outlay.flow.policy import Covering, Hours, PolicySpec
 from outlay.kernel.errors import StoreError
 from outlay.lookup.book import PriceBook
 from outlay.lookup.feed import feed_of
@@ -31,6 +33,7 @@ from outlay.lookup.overrides import CustomModel
 from outlay.testing import ChildProcess, MockProvider
 from outlay.wire.intent import Dialect
 from tests.harness import GPT, MOCK_PRICES, SECRET, RunningGateway, budget
+from tests.reality.doors import house
 from tests.reality.load import post
 from tests.world import MODELS, meter_prices, providers
 from tests.world import book as world_book
@@ -349,3 +352,47 @@ def test_a_growing_hold_counts_whole_in_tokens_a_minute(tmp_path: Path) -> None:
         replies = asyncio.run(scene(gateway))
         assert sum(reply.status == 200 for reply in replies) == 2
         assert {reply.error["code"] for reply in replies if reply.status != 200} == {"rate_limited"}
+
+
+def talk(url: str, turns: int) -> list[str]:
+    """A realtime session of so many turns: how each ended."""
+    ends = []
+    with (
+        openai.OpenAI(base_url=url + "/v1", api_key=SECRET, max_retries=0) as client,
+        client.realtime.connect(model="talk-test") as connection,
+    ):
+        for _ in range(turns):
+            connection.response.create()
+            for event in connection:
+                if event.type == "response.done":
+                    ends.append("done")
+                    break
+                if event.type == "error":
+                    ends.append(str(event.error.code))
+                    return ends
+    return ends
+
+
+def test_policies_hold_for_realtime_sessions(tmp_path: Path) -> None:
+    """Rates, hours and ceilings count responses of a socket as they count calls."""
+    with house(tmp_path) as (mock, gateway):
+        gateway.swap(policies=(PolicySpec(name="slow", requests_per_minute=3),))
+        assert talk(gateway.url, 9) == ["done", "done", "done", "rate_limited"]
+        for policy in (
+            PolicySpec(name="closed", hours=Hours((), 0, 1)),
+            PolicySpec(name="cheap", max_nanos_per_call=1_000_000),
+            PolicySpec(name="cheaper", max_output_nanos_per_mtok=1),
+        ):
+            gateway.swap(policies=(policy,))
+            with pytest.raises(Exception, match="40[23]"):
+                talk(gateway.url, 1)
+        # what was counted is given back: as many sessions as one at a time
+        gateway.swap(policies=(PolicySpec(name="one", parallel=1),))
+        for _ in range(3):
+            assert talk(gateway.url, 2) == ["done", "done"]
+            for _ in range(500):
+                if not gateway.call(lambda: gateway.books.open_holds):
+                    break
+                time.sleep(0.01)
+        mock.wait_for(0)
+        assert audit(gateway.path).findings == ()
