@@ -26,6 +26,7 @@ from outlay.flow.ledger.audit import audit
 from outlay.flow.orders import Order, OrderKind
 from outlay.flow.outcome import Billing
 from outlay.flow.policy import Covering, Hours, PolicySpec
+from outlay.flow.runaway import RunawayAction
 from outlay.kernel.errors import StoreError
 from outlay.lookup.book import PriceBook
 from outlay.lookup.feed import feed_of
@@ -35,6 +36,7 @@ from outlay.wire.intent import Dialect
 from tests.harness import GPT, MOCK_PRICES, SECRET, RunningGateway, budget
 from tests.reality.doors import house
 from tests.reality.load import post
+from tests.reality.test_runaway_path import loop
 from tests.world import MODELS, meter_prices, providers
 from tests.world import book as world_book
 
@@ -396,3 +398,29 @@ def test_policies_hold_for_realtime_sessions(tmp_path: Path) -> None:
                 time.sleep(0.01)
         mock.wait_for(0)
         assert audit(gateway.path).findings == ()
+
+
+def test_a_runaway_is_stopped_again_after_a_persons_order_took_the_rules_place(tmp_path: Path) -> None:
+    with (
+        MockProvider(prices=MOCK_PRICES, behaviour={"output_tokens": 5}) as mock,
+        RunningGateway(
+            tmp_path / "l.db",
+            mock.url,
+            [budget("all", "10")],
+            settings=Settings(disclose=Disclose.ALL, runaway=RunawayAction.PAUSE),
+        ) as gateway,
+    ):
+        assert loop(gateway, 12)[-1].status == 402
+        (rule,) = gateway.call(lambda: gateway.gateway.snapshot.orders)
+        # somebody pauses the run that the rule has paused, by the same name, and lets it go on
+        mine = Order(OrderKind.PAUSE, rule.scope, "let me look", "ada", 2)
+        assert mine.name == rule.name
+
+        def lift() -> None:
+            gateway.gateway.take_orders((mine,))
+            gateway.gateway.take_orders(())
+            gateway.gateway.watching.lifted(mine)
+
+        gateway.call(lift)
+        replies = loop(gateway, 12)
+        assert (replies[0].status, replies[-1].status) == (200, 402)
