@@ -424,3 +424,13 @@ def test_a_runaway_is_stopped_again_after_a_persons_order_took_the_rules_place(t
         gateway.call(lift)
         replies = loop(gateway, 12)
         assert (replies[0].status, replies[-1].status) == (200, 402)
+
+
+def test_orders_of_different_scopes_have_different_names() -> None:
+    """A client names its runs: a name that reads like another scope must not take the place of that scope's order."""
+    theirs = Order(OrderKind.PAUSE, {"org": "acme", "run": "r", "team": "search"}, "it ran away", "ada", 1)
+    mine = Order(OrderKind.PAUSE, {"org": "acme", "run": "r,team=search"}, "a loop", "outlay:runaway", 1)
+    assert theirs.name == "pause:org=acme,run=r,team=search"
+    assert mine.name != theirs.name
+    quoted = Order(OrderKind.PAUSE, {"org": "acme", "run": '"r,team=search"'}, "a loop", "outlay:runaway", 1)
+    assert quoted.name not in (mine.name, theirs.name)
