@@ -3,14 +3,19 @@
 import asyncio
 import json
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from outlay.app.alerting.watch import Watch
 from outlay.app.cli.main import main
+from outlay.app.config import load_config
+from outlay.app.control import ControlClient
 from outlay.flow.gateway import guard
 from outlay.flow.gateway.snapshot import (
     Disclose,
@@ -27,6 +32,7 @@ from outlay.flow.orders import Order, OrderKind
 from outlay.flow.outcome import Billing
 from outlay.flow.policy import Covering, Hours, PolicySpec
 from outlay.flow.runaway import RunawayAction
+from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import StoreError
 from outlay.lookup.book import PriceBook
 from outlay.lookup.feed import feed_of
@@ -53,6 +59,13 @@ policies:
   - {{name: half, ladder: [{{at_percent: 50, budget: all, pause: true}}]}}
 prices:
   - {{kind: custom, provider: openai, model: gpt-test, usd_per_mtok: {{input: 2.5, output: 10}}}}
+"""
+ALERTS = """\
+alerts:
+  targets:
+    - {{name: hook, webhook: "http://127.0.0.1:{port}/hook"}}
+  rules:
+    - {{name: near, percent: [10]}}
 """
 HELLO = [{"role": "user", "content": "hello"}]
 SLOW: dict[str, Any] = {"output_tokens": 400, "tokens_per_chunk": 1, "chunk_ms": 20, "on_client_gone": "sent"}
@@ -434,3 +447,56 @@ def test_orders_of_different_scopes_have_different_names() -> None:
     assert mine.name != theirs.name
     quoted = Order(OrderKind.PAUSE, {"org": "acme", "run": '"r,team=search"'}, "a loop", "outlay:runaway", 1)
     assert quoted.name not in (mine.name, theirs.name)
+
+
+def test_an_alert_is_kept_as_untold_while_it_is_told(tmp_path: Path) -> None:
+    """A watch that is killed in the middle of telling must leave the alert to be told at the next look."""
+    config = tmp_path / "outlay.yaml"
+    body = {"model": "gpt-test", "messages": HELLO, "max_tokens": 50}
+    seen: list[Any] = []
+
+    def alerts() -> list[Any]:
+        operations = ControlClient(load_config(config, {}).ledger_path)
+        try:
+            return operations.alerts()
+        finally:
+            operations.close()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            seen.extend(alerts())
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    sink = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=sink.serve_forever, daemon=True)
+    thread.start()
+    try:
+        with MockProvider(prices=MOCK_PRICES, behaviour={"output_tokens": 50}) as mock:
+            text = LADDER.format(url=mock.url, secret=SECRET) + ALERTS.format(port=sink.server_address[1])
+            config.write_text(text)
+            with ChildProcess([sys.executable, "-m", "outlay.app.serve", str(config)]) as gateway:
+                url = f"http://127.0.0.1:{gateway.wait_for_json()['port']}"
+                while ask(url, "/v1/chat/completions", body)[0] == 200:
+                    pass
+                time.sleep(0.1)  # settlements are on disk a moment after their answer
+                operations = ControlClient(load_config(config, {}).ledger_path)
+                try:
+                    (told,) = Watch(pause_s=0.01).look(
+                        load_config(config, {}), operations, SystemClock().now()
+                    )
+                finally:
+                    operations.close()
+                assert [alert["undelivered"] for alert in seen] == [["hook"]]
+                assert told.undelivered == ()
+                assert [alert["undelivered"] for alert in alerts()] == [[]]
+                assert gateway.end() == 0, gateway.output
+    finally:
+        sink.shutdown()
+        sink.server_close()
+        thread.join(5)
