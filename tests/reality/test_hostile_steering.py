@@ -500,3 +500,44 @@ def test_an_alert_is_kept_as_untold_while_it_is_told(tmp_path: Path) -> None:
         sink.shutdown()
         sink.server_close()
         thread.join(5)
+
+
+def test_one_key_does_not_take_everybodys_place_among_the_asks(tmp_path: Path) -> None:
+    config = tmp_path / "outlay.yaml"
+    body = {"model": "gpt-test", "messages": HELLO, "max_tokens": 50}
+    with MockProvider(prices=MOCK_PRICES, behaviour={"output_tokens": 50}) as mock:
+        config.write_text(LADDER.format(url=mock.url, secret=SECRET))
+        with ChildProcess([sys.executable, "-m", "outlay.app.serve", str(config)]) as gateway:
+            url = f"http://127.0.0.1:{gateway.wait_for_json()['port']}"
+            taken = 0
+            for _ in range(250):
+                status, said = ask(url, "/v1/chat/completions", body)
+                if status == 200:
+                    continue
+                asked = {"request_id": said["error"]["request_id"], "reason": "again"}
+                status, said = ask(url, "/outlay/v1/raises", asked)
+                taken += status == 201
+                if status != 201:
+                    break
+            assert taken == 100
+            assert "wait for what is decided" in said["error"]["message"]
+            assert gateway.end() == 0, gateway.output
+
+
+def test_what_would_fit_is_told_only_to_those_who_may_see_the_amounts(tmp_path: Path) -> None:
+    """Tokens that fit, times their price, are what is left of a budget above the caller's own scope."""
+    body = {"model": "gpt-test", "messages": HELLO, "max_tokens": 4_000}
+    for disclose, is_told in ((Disclose.OWN, False), (Disclose.ALL, True)):
+        with (
+            MockProvider(prices=MOCK_PRICES) as mock,
+            RunningGateway(
+                tmp_path / f"{disclose.value}.db",
+                mock.url,
+                [budget("all", "0.01")],
+                settings=Settings(disclose=disclose),
+            ) as gateway,
+        ):
+            refused = asyncio.run(post(gateway.url, body))
+            assert (refused.status, refused.error["code"]) == (402, "call_too_large")
+            assert ("fits_max_tokens" in refused.error) is is_told
+            assert ("It fits" in refused.error["message"]) is is_told
