@@ -31,6 +31,8 @@ MAX_RAISE_NANOS: Final = 10**17
 """A hundred million dollars: sums with it stay in 64 bits."""
 MAX_TEXT: Final = 500
 MAX_OPEN_ASKS: Final = 10_000
+MAX_OPEN_ASKS_EACH: Final = 100
+"""Of one requester: one key in a loop must not take everybody's place."""
 _HOUR: Final = 3600 * 1_000_000_000
 
 
@@ -64,6 +66,9 @@ class Approvals:
         hours = _hours(said.get("hours", 0))
         if sum(ask.state is AskState.OPEN for ask in self._asks.values()) >= MAX_OPEN_ASKS:
             raise OutlayError(f"{MAX_OPEN_ASKS} raises are asked for already; decide some first")
+        mine = sum(ask.state is AskState.OPEN and ask.requester == actor for ask in self._asks.values())
+        if mine >= MAX_OPEN_ASKS_EACH and said.get("request_id"):
+            raise OutlayError(f"you ask for {mine} raises already; wait for what is decided")
         now = self._clock.now()
         base: dict[str, Any] = {"id": f"ask_{_new_id(self._clock)}", "state": AskState.OPEN, "at": now}
         base |= {"requester": actor, "reason": reason, "hours": hours}

@@ -108,7 +108,6 @@ class RateLimits:
         self.tokens.held -= held_tokens
         self.tokens.post(used_tokens, now)
 
-    @property
-    def is_idle(self) -> bool:
-        """Nothing is in flight and nothing counts any more (as of the last look)."""
-        return not (self.in_flight or self.requests.posted or self.tokens.posted or self.tokens.held)
+    def is_idle(self, now: int) -> bool:
+        """Nothing is in flight and nothing counts any more at `now` (UTC ns)."""
+        return not (self.in_flight or self.requests.total(now) or self.tokens.total(now))

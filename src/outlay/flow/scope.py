@@ -111,5 +111,10 @@ def match_scope(scope: Mapping[str, str], identity: Identity) -> tuple[tuple[str
 
 
 def scope_text(values: tuple[tuple[str, str], ...]) -> str:
-    """`team=search,user=ada` as shown to people and stored; `all` for the empty scope."""
-    return ",".join(f"{name}={value}" for name, value in values) or "all"
+    """`team=search,user=ada` as shown to people and stored; `all` for the empty scope. Different scopes differ: what
+    could be taken for the text around it stands in quotes (clients name runs, agents and customers)."""
+    return ",".join(f"{_quoted(name)}={_quoted(value)}" for name, value in values) or "all"
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode() if any(sign in text for sign in ',="') else text

@@ -36,31 +36,24 @@ class Watch:
             changed = changes(known, crossings(rules, balances, now), now)
             told = []
             for alert in changed:
-                operations.keep_alert(msgspec.to_builtins(alert), "outlay:alerts")
-                told.append(self._told(config, alert, contributors(reader, alert, now)))
+                # kept as untold before it is told: who dies in the middle leaves it to the next look
+                kept = msgspec.structs.replace(alert, undelivered=targets_of(section, alert))
+                operations.keep_alert(msgspec.to_builtins(kept), "outlay:alerts")
+                told.append(self._told(config, kept, contributors(reader, kept, now), operations))
             for alert in known.values():
                 if alert.undelivered and alert.id not in {item.id for item in changed}:
-                    self._told(config, alert, contributors(reader, alert, now), operations, alert.undelivered)
-        for alert in told:
-            if alert.undelivered:
-                operations.keep_alert(msgspec.to_builtins(alert), "outlay:alerts")
+                    self._told(config, alert, contributors(reader, alert, now), operations)
         return told
 
     def _told(
-        self,
-        config: Config,
-        alert: Alert,
-        most: Sequence[Mapping[str, str]],
-        operations: Operating | None = None,
-        only: Sequence[str] = (),
+        self, config: Config, alert: Alert, most: Sequence[Mapping[str, str]], operations: Operating
     ) -> Alert:
+        """Tell those who have not been told, and keep who that still is."""
         section = config.declared.alerts
-        rule = next((rule for rule in section.rules if rule.name == alert.rule), None)
-        wanted = only or (() if rule is None else rule.targets or tuple(t.name for t in section.targets))
         link = section.link
         missed = []
         for target in section.targets:
-            if target.name not in wanted:
+            if target.name not in alert.undelivered:
                 continue
             found = tell(
                 target,
@@ -72,9 +65,20 @@ class Watch:
             if not found.is_delivered:
                 missed.append(target.name)
         result = msgspec.structs.replace(alert, undelivered=tuple(missed))
-        if operations is not None and result != alert:
-            operations.keep_alert(msgspec.to_builtins(result), "outlay:alerts")
+        if result != alert:
+            # somebody may have acknowledged it meanwhile
+            now_kept = next((item for item in operations.alerts() if item["id"] == alert.id), None)
+            newest = result if now_kept is None else msgspec.convert(now_kept, Alert)
+            newest = msgspec.structs.replace(newest, undelivered=result.undelivered)
+            operations.keep_alert(msgspec.to_builtins(newest), "outlay:alerts")
         return result
+
+
+def targets_of(section: AlertsSection, alert: Alert) -> tuple[str, ...]:
+    """Names of those who are told of an alert."""
+    rule = next((rule for rule in section.rules if rule.name == alert.rule), None)
+    wanted = () if rule is None else rule.targets or tuple(target.name for target in section.targets)
+    return tuple(target.name for target in section.targets if target.name in wanted)
 
 
 def rules_of(section: AlertsSection) -> list[Rule]:

@@ -7,6 +7,8 @@ itself: `lookup` bounds and prices, `authorize` and the books admit, `attempts` 
 from asyncio import TimerHandle
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from outlay.flow.accounts import Account
 from outlay.flow.asks import RefusedCall
 from outlay.flow.authorize import Denied, Reason, authorize
@@ -168,7 +170,8 @@ class Admission:
             self._give_up(stopped)
             return
         sent = self.intent
-        self._passage = None  # a target before this one may have been given up after its translation
+        # a target before this one may have been given up after its translation, or its first slice
+        self._passage = self._progress = None
         if entry.translates:
             passage = self._passage_at(entry)
             if isinstance(passage, Refusal):
@@ -224,8 +227,13 @@ class Admission:
         return fast is not None
 
     def _too_fast(self, guard: Guard, now: UnixNanos) -> Refusal | None:
-        tokens = 0 if self.fixed is not None else token_bound(self._terms.quote)
-        return self._refusing(guard.too_fast(tokens, now, is_first=self._attempt == 1))
+        return self._refusing(guard.too_fast(self._most_tokens(), now, is_first=self._attempt == 1))
+
+    def _most_tokens(self) -> int:
+        """Tokens that this attempt counts in rates until it has settled: all it may use, also where its hold grows."""
+        if self.fixed is not None:
+            return 0
+        return token_bound(self._terms.quote if self._progress is None else self._progress.whole)
 
     def _refusing(self, found: tuple[Refusal, PolicyMode] | None) -> Refusal | None:
         """What a policy refuses; one in shadow mode only leaves a mark."""
@@ -282,7 +290,7 @@ class Admission:
             self._count_run(chain)
         guard = entry.guard
         if guard is not None and guard.limits:
-            self._paced_tokens = 0 if self.fixed is not None else token_bound(quote)
+            self._paced_tokens = self._most_tokens()
             self._paced = tuple(limits for _, limits in guard.limits)
             for limits in self._paced:
                 limits.begin(self._paced_tokens, now, is_first=first)
@@ -300,7 +308,9 @@ class Admission:
 
     def _count_run(self, chain: Chain) -> None:
         """The call counts in its run, and may not outlive it."""
-        if self._attempt == 1 and self.fixed is None:
+        if self._is_free:
+            return
+        if self._attempt == 1:
             self._gateway.books.count_call(chain)
         ends = [run.deadline for run in chain.runs if run.deadline is not None]
         if ends and not self._gateway.is_shadow:
@@ -367,9 +377,12 @@ class Admission:
         orders = self._gateway.snapshot.orders
         if orders and orders is not self._snapshot.orders:
             order = find_order(orders, self.identity)
+            if order is None and self.target_model != self.identity.model:
+                # a stopped model is stopped behind any name
+                order = find_order(orders, msgspec.structs.replace(self.identity, model=self.target_model))
             if order is not None:
                 return stopped_by(order, self._snapshot.settings)
-        if self._attempt > 1 or self.fixed is not None:
+        if self._attempt > 1 or self._is_free:
             return None
         for run in self._entry.current(now).runs:
             code = run.bars(now)
@@ -378,6 +391,11 @@ class Admission:
             elif code:
                 return run_barred(run, code, self._snapshot.settings, id_text(self.id))
         return None
+
+    @property
+    def _is_free(self) -> bool:
+        """A route that costs nothing: it counts in no run, and a run that is over may still look at what it made."""
+        return self.fixed is not None and self.fixed.terms.intent.operation is Operation.FREE
 
     @property
     def identity(self) -> Identity:
@@ -486,7 +504,7 @@ class Admission:
     def _go_on(self) -> None:
         raise AssertionError("an exchange defines this")
 
-    def _cut_short(self, account: Account) -> None:
+    def _cut_short(self, why: Account | StoreError) -> None:
         raise AssertionError("an exchange defines this")
 
     def refuse(self, refusal: Refusal) -> None:

@@ -50,6 +50,9 @@ def pause_at_rung(gateway: "Gateway", exchange: Exchange, identity: Identity, st
     """The refusal of a ladder that pauses: a raise of the budget that is nearly spent lets the work go on."""
     account, settings = step.account, gateway.snapshot.settings
     limit = account.limit or 0
+    # a raise to where this is just under the rung, and a tenth of the limit more
+    goes_on_at = account.spent * 100 // step.rung.at_percent + 1
+    needed = max(goes_on_at, limit) + limit // 10 - account.spent
     gateway.remember_refused(
         RefusedCall(
             id_text(exchange.id),
@@ -62,7 +65,7 @@ def pause_at_rung(gateway: "Gateway", exchange: Exchange, identity: Identity, st
             limit,
             account.spent,
             account.held,
-            limit // 10,
+            needed,
         )
     )
     fields: dict[str, object] = {

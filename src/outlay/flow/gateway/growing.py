@@ -4,10 +4,11 @@ from outlay.flow.accounts import Account
 from outlay.flow.authorize import Denied, Reason
 from outlay.flow.gateway.admission import Admission
 from outlay.flow.gateway.progress import Progress
-from outlay.flow.gateway.refusal import refusal_of
+from outlay.flow.gateway.refusal import Refusal, refusal_of
 from outlay.flow.gateway.settlement import with_quote
 from outlay.flow.lifecycle import State
 from outlay.flow.outcome import Failure
+from outlay.kernel.errors import StoreError
 from outlay.kernel.ids import id_text
 from outlay.wire.stream import StreamReader
 
@@ -40,16 +41,20 @@ class Growing(Admission):
         if upstream is not None and upstream.is_open and (client is None or client.can_write):
             upstream.transport.resume_reading()
 
-    def _cut_short(self, account: Account) -> None:
-        """No budget takes the next slice: the stream ends here, and says so."""
+    def _cut_short(self, why: Account | StoreError) -> None:
+        """A budget, or the ledger, does not take the next slice: the stream ends here, and says so."""
         if self._progress is None:
             return
-        needed = self._progress.quote.total_nanos
-        now = self._gateway.clock.now()
-        denied = Denied(Reason.BUDGET_SPENT, account, needed, account.cap, account.spent, account.held)
-        refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now, self._memo.key)
-        self._gateway.metrics.refused("cut_at_cap")
+        if isinstance(why, StoreError):
+            text = "The ledger cannot record more of this stream now; it ends here."
+            refusal, reason = Refusal(why.http_status, why.code, text), "the ledger took no further slice"
+        else:
+            needed, now = self._progress.quote.total_nanos, self._gateway.clock.now()
+            denied = Denied(Reason.BUDGET_SPENT, why, needed, why.cap, why.spent, why.held)
+            refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now, self._memo.key)
+            reason = "its budget took no further slice"
+            self._gateway.metrics.refused("cut_at_cap")
         if self._passage is not None and self._client is not None and self._has_head:
             # a translated stream must end where its events stand; what it holds was made and is paid for
             self._client.write_part(self._withheld)
-        self.kill(Failure.CLIENT_GONE, "its budget took no further slice", refusal)
+        self.kill(Failure.CLIENT_GONE, reason, refusal)

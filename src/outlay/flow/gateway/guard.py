@@ -4,7 +4,7 @@ A `Guard` is made with an entry and asked per call, in the same synchronous stre
 counters are as exact as balances. Says why; places nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -35,9 +35,11 @@ MAX_LIMITS: Final = 100_000
 
 
 class LimitBook:
-    """All counters, by policy and scope values: they outlive snapshots."""
+    """All counters, by policy and scope values: they outlive snapshots. `now` gives UTC ns."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+        self._next_cleaning = MAX_LIMITS
         self._limits: dict[tuple[str, tuple[tuple[str, str], ...]], RateLimits] = {}
 
     def of(self, covering: Covering) -> RateLimits:
@@ -45,8 +47,11 @@ class LimitBook:
         policy, key = covering.policy, (covering.policy.name, covering.values)
         found = self._limits.get(key)
         if found is None:
-            if len(self._limits) >= MAX_LIMITS:
-                self._limits = {name: kept for name, kept in self._limits.items() if not kept.is_idle}
+            if len(self._limits) >= self._next_cleaning:
+                now = self._now()
+                self._limits = {name: kept for name, kept in self._limits.items() if not kept.is_idle(now)}
+                # what is busy stays: looking through it for every new caller would be all that is done
+                self._next_cleaning = max(MAX_LIMITS, 2 * len(self._limits))
             found = self._limits[key] = RateLimits(policy.name, scope_text(covering.values))
         found.requests_limit = policy.requests_per_minute
         found.tokens_limit = policy.tokens_per_minute

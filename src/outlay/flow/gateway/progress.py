@@ -18,6 +18,7 @@ from outlay.flow.ledger.charge import Hold
 from outlay.flow.waiting import Waiter
 from outlay.kernel.errors import StoreError
 from outlay.lookup.cost import Quote, with_output
+from outlay.wire.intent import Dialect
 from outlay.wire.stream import StreamReader
 
 if TYPE_CHECKING:
@@ -70,6 +71,13 @@ def seen_tokens(reader: StreamReader, how: Progressive) -> int:
             return max(stated, reader.output_bytes, reader.deltas)
 
 
+def how_counted(provider: Provider) -> Progressive:
+    """How what passes is counted. Anthropic's format states a token at the start and all at the end: in between its
+    usage says nothing, and bytes are counted."""
+    how = provider.progressive
+    return Progressive.BYTES if how is Progressive.USAGE and provider.dialect is Dialect.ANTHROPIC else how
+
+
 class Progress:
     """One stream's hold as it grows. The exchange tells what passes; this says whether it may go on."""
 
@@ -78,6 +86,7 @@ class Progress:
         "_gateway",
         "_go_on",
         "_hold",
+        "_how",
         "_is_asking",
         "_provider",
         "_quote",
@@ -90,6 +99,7 @@ class Progress:
         """`quote` is of the declared maximum; `slice_tokens` is held at first, a choice."""
         self._gateway = gateway
         self._provider = provider
+        self._how = how_counted(provider)
         self._quote = quote
         self.declared = quote.max_output_tokens
         self.held_tokens = slice_tokens
@@ -97,21 +107,29 @@ class Progress:
         self._is_asking = False
         self._waiter: Waiter | None = None
         self._go_on: Callable[[], None] = _nothing
-        self._cut: Callable[[Account], None] = _cut_nothing
+        self._cut: Callable[[Account | StoreError], None] = _cut_nothing
 
     @property
     def quote(self) -> Quote:
         """What is held now."""
         return with_output(self._quote, self.held_tokens)
 
-    def begin(self, hold: Hold, go_on: Callable[[], None], cut: Callable[[Account], None]) -> None:
-        """The first slice is held. `go_on`: what was held back may pass; `cut`: an account takes no extension."""
+    @property
+    def whole(self) -> Quote:
+        """What the declared maximum would be held at."""
+        return self._quote
+
+    def begin(
+        self, hold: Hold, go_on: Callable[[], None], cut: Callable[[Account | StoreError], None]
+    ) -> None:
+        """The first slice is held. `go_on`: what was held back may pass; `cut`: an account, or the ledger, takes no
+        extension."""
         self._hold, self._go_on, self._cut = hold, go_on, cut
 
     def may_pass(self, reader: StreamReader) -> bool:
         """Whether what was seen is covered; asks for an extension in good time."""
         choices = max(1, self._quote.choices)
-        seen = -(-seen_tokens(reader, self._provider.progressive) // choices)
+        seen = -(-seen_tokens(reader, self._how) // choices)
         ahead = self._provider.run_ahead_tokens
         if self.held_tokens >= self.declared or reader.usage_is_final:
             return True
@@ -156,13 +174,15 @@ class Progress:
         if error is None:
             self.held_tokens = tokens
             self._go_on()
-        elif self._hold is not None:
-            self._cut(self._hold.accounts[0])
+        else:
+            self._cut(error)
 
     def _wait(self, needed: int, account: Account, nanos: int) -> None:
         gateway = self._gateway
-        if account.spent + nanos > account.cap:
-            # what is spent does not come back: waiting cannot help
+        own = 0 if self._hold is None else self._hold.nanos
+        if account.spent + own + nanos > account.cap:
+            # neither what is spent nor what this stream itself holds comes back: waiting cannot help, and the engine
+            # goes on meanwhile
             self._give_up(account)
             return
         now = gateway.clock.monotonic()
@@ -182,5 +202,5 @@ def _nothing() -> None:
     return None
 
 
-def _cut_nothing(_account: Account) -> None:
+def _cut_nothing(_why: Account | StoreError) -> None:
     return None

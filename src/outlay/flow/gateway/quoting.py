@@ -139,7 +139,7 @@ def preview(  # noqa: PLR0917 - everything a request would bring
         return terms
     accounts = books.chain(identity).accounts
     settings = snapshot.settings
-    guard = guard_of(snapshot.policies, identity, LimitBook())
+    guard = guard_of(snapshot.policies, identity, LimitBook(lambda: now))
     clamps = may_clamp(settings, intent, None if guard is None else guard.clamp)
     decision = authorize(accounts, terms.quote, settings.min_output_tokens, clamps)
     views = tuple(

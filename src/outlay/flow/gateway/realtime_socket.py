@@ -16,6 +16,7 @@ from outlay.flow.authorize import Denied, authorize
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.entries import Entry, Memo, ended, unknown_caller
 from outlay.flow.gateway.fixed import free_terms
+from outlay.flow.gateway.guard import token_bound
 from outlay.flow.gateway.keys import KeySpec
 from outlay.flow.gateway.quoting import make_terms
 from outlay.flow.gateway.realtime_upstream import UpstreamSocket, connect
@@ -24,6 +25,8 @@ from outlay.flow.gateway.settlement import Settlement, Terms, settle_failure, se
 from outlay.flow.gateway.websocket import GOING_AWAY, POLICY, WebSocket
 from outlay.flow.ledger.charge import Ending, Hold
 from outlay.flow.outcome import Failure
+from outlay.flow.policy import PolicyMode
+from outlay.flow.rates import RateLimits
 from outlay.flow.scope import Identity
 from outlay.flow.shadow import PREFIX, would_refuse
 from outlay.kernel.clock import UnixNanos
@@ -103,6 +106,8 @@ class RealtimeSession:
         self._attempt = 0
         self._placing: set[Hold] = set()
         """Holds on their way to the store."""
+        self._paced: dict[Hold, tuple[RateLimits, ...]] = {}
+        """Counters in which each hold counts until it has ended."""
         self._spare: list[Hold] = []
         self._reserved: deque[str | None] = deque()
         """Each `response.create` on its way, which will take a spare hold: the client's own name of it."""
@@ -156,9 +161,14 @@ class RealtimeSession:
             code = run.bars(now)
             if code and not gateway.is_shadow:
                 return run_barred(run, code, gateway.settings, id_text(self.id))
+        refusal = self._guarded(now)
+        if refusal is not None:
+            gateway.metrics.refused(refusal.code)
+            return refusal
         hold = self._hold(quote.total_nanos, now)
         if hold is not None:
             gateway.books.count_call(chain)
+            self._pace(hold, now)
             self._placing.add(hold)
             if gateway.shadow_hard:
                 would = would_refuse(self._entry.current(now).accounts, quote, gateway.shadow_hard)
@@ -172,9 +182,43 @@ class RealtimeSession:
         gateway.metrics.refused(decision.reason.value)
         return refusal_of(decision, settings, id_text(self.id), now, self._entry.key)
 
+    def _guarded(self, now: UnixNanos) -> Refusal | None:
+        """What a policy refuses of one more response; one in shadow mode only leaves a mark."""
+        guard = self._entry.guard
+        if guard is None:
+            return None
+        tokens = token_bound(self._terms.quote)
+        for found in (
+            guard.closed(now),
+            guard.too_dear(self._terms),
+            guard.too_fast(tokens, now, is_first=True),
+        ):
+            if found is None:
+                continue
+            refusal, mode = found
+            if mode is PolicyMode.ENFORCE and not self._gateway.is_shadow:
+                return refusal
+            self.shadow = self.shadow or f"{PREFIX}{refusal.code}: {refusal.fields['policy']}"
+        return None
+
+    def _pace(self, hold: Hold, now: UnixNanos) -> None:
+        """A response counts in rates from its hold on."""
+        guard = self._entry.guard
+        if guard is None or not guard.limits:
+            return
+        self._paced[hold] = limits = tuple(found for _, found in guard.limits)
+        for found in limits:
+            found.begin(token_bound(self._terms.quote), now, is_first=True)
+
+    def _unpace(self, hold: Hold, used_tokens: int) -> None:
+        now = self._gateway.clock.now()
+        for limits in self._paced.pop(hold, ()):
+            limits.end(token_bound(self._terms.quote), used_tokens, now)
+
     def _on_durable(self, hold: Hold, error: StoreError | None) -> None:
         self._placing.discard(hold)
         if error is not None:
+            self._unpace(hold, 0)
             self._end_session("ledger_down", "The ledger cannot record this session now.")
             return
         self._spare.append(hold)
@@ -212,6 +256,8 @@ class RealtimeSession:
             reason,
         )
         gateway.books.end(hold, ending)
+        usage = settlement.usage
+        self._unpace(hold, 0 if usage is None else usage.input_tokens + usage.output_tokens)
         gateway.metrics.settled(self._entry.label, settlement, hold.nanos)
 
     def _settle_all(self, reason: str) -> None:

@@ -100,7 +100,8 @@ def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int, ke
     fields["resets_at"] = None if resets_at is None else iso(resets_at)
     if settings.raise_url:
         fields["raise_url"] = settings.raise_url.replace(REQUEST_ID, request_id)
-    if denied.reason is Reason.CALL_TOO_LARGE:
+    if denied.reason is Reason.CALL_TOO_LARGE and told:
+        # times the price, it is what is left
         fields["fits_max_tokens"] = denied.fits_max_tokens
     is_busy = denied.reason is Reason.BUDGET_BUSY
     return Refusal(
@@ -125,10 +126,8 @@ def _sentence(denied: Denied, told: bool, resets_at: int | None) -> str:
         return f"{name} is busy{figures}. Calls in flight hold the rest; try again shortly."
     until = "It does not reset." if resets_at is None else f"It resets at {iso(resets_at)}."
     if denied.reason is Reason.CALL_TOO_LARGE:
-        fits = denied.fits_max_tokens or 0
-        return (
-            f"{name} cannot cover this call{figures}. It fits with an output limit of {fits} tokens. {until}"
-        )
+        fits = f" It fits with an output limit of {denied.fits_max_tokens or 0} tokens." if told else ""
+        return f"{name} cannot cover this call{figures}.{fits} {until}"
     return f"{name} is spent{figures}. {until}"
 
 

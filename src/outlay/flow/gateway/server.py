@@ -81,7 +81,7 @@ class Gateway:
         self.jobs = JobKeeper(self)
         self.sessions: set[Session] = set()
         self.slices = Slices()
-        self.limits = LimitBook()
+        self.limits = LimitBook(clock.now)
         self.tally = Tally()
         self.watching = Watching(self)
         self.order_taker: Callable[[Order, int], None] | None = None

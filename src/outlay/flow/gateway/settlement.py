@@ -15,7 +15,8 @@ from outlay.wire.intent import CallIntent, Operation, Units, Usage
 from outlay.wire.stream import StreamReader
 
 RUN_AHEAD_TOKENS = 32
-"""Output an engine may have made but not sent when a stream is cancelled (scheduler steps and socket buffers)."""
+"""Output an engine may have made but not sent when a stream is cancelled (scheduler steps and socket buffers), at least:
+its provider's `run_ahead_tokens` may say more."""
 
 
 BY_REQUEST = frozenset({Operation.SPEECH, Operation.IMAGES, Operation.IMAGE_EDIT})
@@ -89,7 +90,8 @@ def settle_failure(
     if found is Verdict.FULL:
         return Settlement(Status.SETTLED, Basis.FULL, terms.quote.total_nanos, reason=text)
     if found is Verdict.COUNTED and reader is not None:
-        run_ahead = 0 if failure is Failure.NO_USAGE else RUN_AHEAD_TOKENS
+        run_ahead = max(RUN_AHEAD_TOKENS, terms.provider.run_ahead_tokens) * max(1, terms.quote.choices)
+        run_ahead = 0 if failure is Failure.NO_USAGE else run_ahead
         # a token of a byte-level tokenizer is at least one byte, so bytes seen bound tokens made
         return _counted(terms, max(reader.output_bytes, reader.deltas) + run_ahead, text)
     return Settlement(Status.SETTLED, Basis.OUTCOME_UNKNOWN, terms.quote.total_nanos, reason=text)
