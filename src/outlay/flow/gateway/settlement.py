@@ -15,7 +15,7 @@ from outlay.wire.intent import CallIntent, Operation, Units, Usage
 from outlay.wire.stream import StreamReader
 
 RUN_AHEAD_TOKENS = 32
-"""Output an engine may have made but not sent when a stream is cancelled (scheduler steps and socket buffers), at least:
+"""Output an engine may have made but not sent when a stream is cancelled (scheduler steps, socket buffers), at least:
 its provider's `run_ahead_tokens` may say more."""
 
 
