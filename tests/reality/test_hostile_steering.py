@@ -306,7 +306,9 @@ def test_a_slice_that_cannot_be_written_ends_its_stream_where_there_is_no_budget
     """No budget, no run: there is no account to name, and the stream is told what is wrong."""
 
     async def scene(gateway: RunningGateway) -> Any:
-        stream = asyncio.create_task(post(gateway.url, {"model": "gpt-test", "messages": HELLO, "stream": True}))
+        stream = asyncio.create_task(
+            post(gateway.url, {"model": "gpt-test", "messages": HELLO, "stream": True})
+        )
         await until(gateway, 1, 0)
         store = gateway.books._store
 
@@ -317,7 +319,7 @@ def test_a_slice_that_cannot_be_written_ends_its_stream_where_there_is_no_budget
                 store.submit(batch, done)
 
         def break_it() -> None:
-            gateway.books._store = _Failing(store, failing)  # type: ignore[assignment]
+            gateway.books._store = _Failing(store, failing)
 
         await asyncio.to_thread(gateway.call, break_it)
         return await asyncio.wait_for(stream, 20)
@@ -399,7 +401,7 @@ def test_policies_hold_for_realtime_sessions(tmp_path: Path) -> None:
             PolicySpec(name="cheaper", max_output_nanos_per_mtok=1),
         ):
             gateway.swap(policies=(policy,))
-            with pytest.raises(Exception, match="40[23]"):
+            with pytest.raises(Exception, match=r"40[23]"):
                 talk(gateway.url, 1)
         # what was counted is given back: as many sessions as one at a time
         gateway.swap(policies=(PolicySpec(name="one", parallel=1),))

@@ -15,8 +15,8 @@ from outlay.wire.intent import CallIntent, Operation, Units, Usage
 from outlay.wire.stream import StreamReader
 
 RUN_AHEAD_TOKENS = 32
-"""Output an engine may have made but not sent when a stream is cancelled (scheduler steps and socket buffers), at least:
-its provider's `run_ahead_tokens` may say more."""
+"""Output an engine may have made but not sent when a stream is cancelled (scheduler steps and socket buffers), at
+least: its provider's `run_ahead_tokens` may say more."""
 
 
 BY_REQUEST = frozenset({Operation.SPEECH, Operation.IMAGES, Operation.IMAGE_EDIT})
