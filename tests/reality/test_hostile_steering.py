@@ -319,7 +319,7 @@ def test_a_slice_that_cannot_be_written_ends_its_stream_where_there_is_no_budget
                 store.submit(batch, done)
 
         def break_it() -> None:
-            gateway.books._store = _Failing(store, failing)  # type: ignore[assignment]
+            gateway.books._store = _Failing(store, failing)
 
         await asyncio.to_thread(gateway.call, break_it)
         return await asyncio.wait_for(stream, 20)
