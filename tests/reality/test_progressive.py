@@ -172,13 +172,14 @@ def test_a_stream_waits_for_what_others_give_back(tmp_path: Path) -> None:
         held = {**body(20), "max_tokens": 100, "user": "mock:output_tokens=100;chunk_ms=15"}
         first = asyncio.create_task(post(gateway.url, held))
         await asyncio.sleep(0.2)
-        second = asyncio.create_task(post(gateway.url, body(150)))
+        slow = {**body(150), "user": "mock:output_tokens=150;chunk_ms=40"}
+        second = asyncio.create_task(post(gateway.url, slow))
         return await first, await second
 
     with (
         MockProvider(prices=MOCK_PRICES, behaviour=MOCK) as mock,
         RunningGateway(
-            tmp_path / "l.db", mock.url, [budget("all", "0.0032")], settings=settings, **ENGINE
+            tmp_path / "l.db", mock.url, [budget("all", "0.0036")], settings=settings, **ENGINE
         ) as gateway,
     ):
         first, second = asyncio.run(scene(gateway))
@@ -187,6 +188,33 @@ def test_a_stream_waits_for_what_others_give_back(tmp_path: Path) -> None:
         assert audit(gateway.path).findings == ()
         mock.wait_for(2)
         assert sum(charge.cost_nanos for charge in charges_of(gateway)) == mock.meter.total_nanos
+
+
+def test_a_stream_that_waits_for_money_never_outruns_what_is_held(tmp_path: Path) -> None:
+    """An engine makes on while nobody reads: waiting may only last as long as what is held reaches."""
+    settings = Settings(disclose=Disclose.ALL, default_max_output_tokens=4_000, first_slice_tokens=100)
+
+    async def scene(gateway: RunningGateway) -> tuple[Reply, Reply]:
+        held = {**body(300), "max_tokens": 300, "user": "mock:output_tokens=300;chunk_ms=40"}
+        first = asyncio.create_task(post(gateway.url, held))
+        while not gateway.books.open_holds:
+            await asyncio.sleep(0.01)
+        return await post(gateway.url, body(900)), await first
+
+    with (
+        MockProvider(prices=MOCK_PRICES, behaviour=MOCK) as mock,
+        RunningGateway(
+            tmp_path / "l.db", mock.url, [budget("all", "0.0056")], settings=settings, **ENGINE
+        ) as gateway,
+    ):
+        second, first = asyncio.run(scene(gateway))
+        assert (first.status, b"[DONE]" in first.body) == (200, True)
+        assert second.events[-1]["error"]["code"] == "budget_spent"
+        mock.wait_for(2)
+        charges_of(gateway)
+        found = audit(gateway.path)
+        assert (found.findings, found.overrun_nanos) == ((), 0)
+        assert mock.meter.total_nanos <= found.spend_nanos <= 5_600_000
 
 
 def test_an_extension_that_cannot_be_written_lets_nothing_pass(tmp_path: Path) -> None:

@@ -236,7 +236,8 @@ class Exchange(Growing):
         """See `client.Answering`: back-pressure."""
         upstream = self._upstream
         if upstream is not None and upstream.is_open:
-            if is_writable and self._withheld:
+            if self._progress is not None:
+                # what is not read is billed all the same, and could not be counted; its declared maximum bounds it
                 return
             if is_writable:
                 upstream.transport.resume_reading()

@@ -17,18 +17,19 @@ class Growing(Admission):
     """See the module."""
 
     def _may_pass(self, progress: Progress, reader: StreamReader, out: bytes) -> bool:
-        """Whether what was just read may go on now; else it is held back, and no more is read, until it is covered."""
-        is_covered = progress.may_pass(reader)
-        if is_covered and not self._withheld:
+        """Whether what was just read may go on now; else it is held back until its hold is on the disk, or cut off.
+
+        Nobody stops reading meanwhile: what an engine makes into unread buffers is billed, and could not be counted.
+        """
+        if progress.may_pass(reader) and not self._withheld:
             return True
-        self._withheld += out
-        if not is_covered and self._upstream is not None and self._upstream.is_open:
-            self._upstream.transport.pause_reading()
+        if self._progress is not None and self.state is not State.ENDED:
+            self._withheld += out
         return False
 
     def _go_on(self) -> None:
         """The hold grew: what was held back passes."""
-        progress, reader, upstream = self._progress, self._reader, self._upstream
+        progress, reader = self._progress, self._reader
         if progress is None or reader is None or self.state is State.ENDED:
             return
         self._terms = with_quote(self._terms, progress.quote)
@@ -38,8 +39,6 @@ class Growing(Admission):
         client = self._client
         if client is not None and self._has_head:
             client.write_part(out)
-        if upstream is not None and upstream.is_open and (client is None or client.can_write):
-            upstream.transport.resume_reading()
 
     def _cut_short(self, why: Account | StoreError) -> None:
         """A budget, or the ledger, does not take the next slice: the stream ends here, and says so."""

@@ -82,16 +82,17 @@ class Progress:
     """One stream's hold as it grows. The exchange tells what passes; this says whether it may go on."""
 
     __slots__ = (
+        "_blocked_by",
         "_cut",
         "_gateway",
         "_go_on",
         "_hold",
         "_how",
-        "_is_asking",
         "_provider",
         "_quote",
         "_waiter",
         "declared",
+        "granted",
         "held_tokens",
     )
 
@@ -103,8 +104,11 @@ class Progress:
         self._quote = quote
         self.declared = quote.max_output_tokens
         self.held_tokens = slice_tokens
+        """Held on the disk, a choice."""
+        self.granted = slice_tokens
+        """Held, on the disk or on its way there."""
+        self._blocked_by: Account | None = None
         self._hold: Hold | None = None
-        self._is_asking = False
         self._waiter: Waiter | None = None
         self._go_on: Callable[[], None] = _nothing
         self._cut: Callable[[Account | StoreError], None] = _cut_nothing
@@ -127,15 +131,22 @@ class Progress:
         self._hold, self._go_on, self._cut = hold, go_on, cut
 
     def may_pass(self, reader: StreamReader) -> bool:
-        """Whether what was seen is covered; asks for an extension in good time."""
+        """Whether what was seen may go on: the hold of it, and of what the engine has made ahead, is on the disk.
+
+        Asks for more in good time. What nothing covers, on the disk or on its way there, cuts the stream at once: an
+        engine makes on while nobody reads, so waiting for money is only free as long as what is held reaches.
+        """
+        if self.granted >= self.declared or reader.usage_is_final:
+            return self.held_tokens >= self.declared or reader.usage_is_final
         choices = max(1, self._quote.choices)
-        seen = -(-seen_tokens(reader, self._how) // choices)
         ahead = self._provider.run_ahead_tokens
-        if self.held_tokens >= self.declared or reader.usage_is_final:
-            return True
-        if seen + 2 * ahead >= self.held_tokens:
-            self._ask(seen + ahead)
-        return seen + ahead <= self.held_tokens
+        covered = -(-seen_tokens(reader, self._how) // choices) + ahead
+        if self._waiter is None and covered + max(ahead, self.granted // 4) >= self.granted:
+            self._ask(covered)
+        if covered > self.granted and self.granted < self.declared:
+            self._give_up(self._blocked_by)
+            return False
+        return covered <= self.held_tokens
 
     def end(self) -> None:
         """The stream is over."""
@@ -145,57 +156,65 @@ class Progress:
         self._go_on, self._cut = _nothing, _cut_nothing
 
     def _ask(self, needed: int) -> None:
-        if self._is_asking or self._hold is None:
-            return
-        self._is_asking = True
         blocked = self._extend(needed)
         if blocked is not None:
             self._wait(needed, *blocked)
 
     def _extend(self, needed: int) -> tuple[Account, int] | None:
-        """Extend the hold by half of what it is, or by what is needed at least; else what blocks, and how much."""
+        """Extend the hold by a quarter and the run-ahead, or at least to what is needed; else what blocks, and how
+        much is needed there."""
         hold = self._hold
         if hold is None or hold.is_ended:
             return None
-        held = self.held_tokens
-        wide = max(needed, held + held // 2, held + LEAST_SLICE)
+        ahead, granted = self._provider.run_ahead_tokens, self.granted
+        extra = 0
         for tokens in (
-            min(wide, self.declared),
-            min(needed + self._provider.run_ahead_tokens, self.declared),
+            max(needed, granted) + max(granted // 4, 2 * ahead, LEAST_SLICE),
+            needed + ahead,
+            needed + 1,
         ):
-            extra = output_bound(self._quote, tokens) - output_bound(self._quote, held)
-            if self._gateway.books.extend(hold, extra, partial(self._extended, tokens)):
+            wanted = min(max(tokens, granted + 1), self.declared)
+            extra = output_bound(self._quote, wanted) - output_bound(self._quote, granted)
+            if self._gateway.books.extend(hold, extra, partial(self._extended, wanted)):
+                self.granted = wanted
+                self._waiter = None
                 return None
-        account = next((found for found in hold.accounts if found.available < extra), hold.accounts[0])
+        account = next((found for found in hold.accounts if found.available < extra), None)
+        if account is None:
+            raise AssertionError("an extension that no account refuses is placed")
+        self._blocked_by = account
         return account, extra
 
     def _extended(self, tokens: int, error: StoreError | None) -> None:
-        self._is_asking = False
         if error is None:
-            self.held_tokens = tokens
+            self.held_tokens = max(self.held_tokens, tokens)
             self._go_on()
         else:
             self._cut(error)
 
     def _wait(self, needed: int, account: Account, nanos: int) -> None:
+        """Wait for money that others hold, as long as what is held reaches; the stream goes on meanwhile."""
         gateway = self._gateway
         own = 0 if self._hold is None else self._hold.nanos
         if account.spent + own + nanos > account.cap:
-            # neither what is spent nor what this stream itself holds comes back: waiting cannot help, and the engine
-            # goes on meanwhile
-            self._give_up(account)
+            # neither what is spent nor what this stream itself holds comes back: what is held is used, then it ends
             return
         now = gateway.clock.monotonic()
         deadline = now + gateway.settings.extend_wait_ms * 1_000_000
-        waiter = Waiter(lambda: self._extend(needed), lambda: self._give_up(account), 0, now, deadline)
-        self._waiter = waiter
-        if not gateway.room.join(waiter, account, nanos, is_first=True):
-            self._waiter = None
-            self._give_up(account)
+        waiter = Waiter(lambda: self._extend(needed), self._waited, 0, now, deadline)
+        if gateway.room.join(waiter, account, nanos, is_first=True):
+            self._waiter = waiter
 
-    def _give_up(self, account: Account) -> None:
+    def _waited(self) -> None:
+        """Nothing came free in time; the next part of the stream asks again, or ends it."""
         self._waiter = None
-        self._cut(account)
+
+    def _give_up(self, account: Account | None) -> None:
+        hold = self._hold
+        if account is None and hold is not None:
+            account = min(hold.accounts, key=lambda found: found.available, default=None)
+        if account is not None:
+            self._cut(account)
 
 
 def _nothing() -> None:
