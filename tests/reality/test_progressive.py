@@ -197,7 +197,7 @@ def test_a_stream_that_waits_for_money_never_outruns_what_is_held(tmp_path: Path
     async def scene(gateway: RunningGateway) -> tuple[Reply, Reply]:
         held = {**body(300), "max_tokens": 300, "user": "mock:output_tokens=300;chunk_ms=40"}
         first = asyncio.create_task(post(gateway.url, held))
-        while not gateway.books.open_holds:
+        while not gateway.books.open_holds:  # noqa: ASYNC110 - a state of another loop
             await asyncio.sleep(0.01)
         return await post(gateway.url, body(900)), await first
 
