@@ -21,8 +21,9 @@ PARTS = (
     "kill",
     "runaway",
     "sdk",
+    "console",
 )
-_ALONE = {"startup", "translation", "kill", "runaway", "sdk"}
+_ALONE = {"startup", "translation", "kill", "runaway", "sdk", "console"}
 """Parts that need neither mock nor load."""
 _BUSY_SHARE = 0.05
 """Share of the machine used by others above which the figures are called suspect."""
@@ -100,6 +101,10 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
         from bench import sdk
 
         return sdk.table(effort), {}
+    if part == "console":
+        from bench import console
+
+        return console.table(effort), {}
     workdir = Path(tempfile.mkdtemp(dir=folder))
     load = Load(folder, cores.load)
     with running_mock(folder, cores.load) as mock:

@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 
-from outlay.app.config import BudgetEntry, Config
+from outlay.app.config import BudgetEntry, Config, ConsoleSection
 from outlay.app.control import ControlClient
 from outlay.app.operations import ConfigSource
 from outlay.flow.ledger.audit import Audit, audit
-from outlay.flow.ledger.reader import LedgerReader
+from outlay.flow.ledger.rollup import Rollup
+from outlay.flow.ledger.room_reader import RoomReader
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import Fault, OutlayError, StoreError
 
@@ -46,7 +47,10 @@ class Desk:
         self.clock = clock
         self.making = Lock()
         """Held while a key is made: two creations of one name must not both find it free."""
+        self.deciding = Lock()
+        """Held while a decision is checked and made."""
         self._ledger = source.config.ledger_path
+        self.rollup = Rollup(self._ledger, clock)
 
     def config(self) -> Config:
         """The file as last read well."""
@@ -56,9 +60,9 @@ class Desk:
                 self._source.config = changed
             return self._source.config
 
-    def admin_token(self) -> str:
-        """The token in force; an edit of the file changes it without a restart."""
-        return self.config().console.admin_token
+    def section(self) -> ConsoleSection:
+        """Tokens and people in force; an edit of the file changes them without a restart."""
+        return self.config().console
 
     @contextmanager
     def operating(self) -> Iterator[ControlClient]:
@@ -76,9 +80,9 @@ class Desk:
             client.close()
 
     @contextmanager
-    def reading(self) -> Iterator[LedgerReader]:
+    def reading(self) -> Iterator[RoomReader]:
         """The ledger, read-only. Raises StoreError."""
-        with LedgerReader(self._ledger) as reader:
+        with RoomReader(self._ledger) as reader:
             yield reader
 
     def audit(self) -> Audit:
