@@ -21,6 +21,8 @@ from outlay.kernel.ids import parse_id
 
 MAX_ACCOUNTS_SHOWN: Final = 50
 """Accounts of one budget on a page, those nearest to their limits; the files have all."""
+FEW_ACCOUNTS: Final = 6
+"""Of them at once; the rest on demand."""
 CHARGES: Final = 100
 """Charges of one page."""
 ALL_TIME: Final = 2**62
@@ -63,6 +65,7 @@ def add_budgets(router: APIRouter, desk: Desk, web: Web) -> None:
             is_up=lines.is_gateway_up,
             q=wanted,
             most=MAX_ACCOUNTS_SHOWN,
+            few=FEW_ACCOUNTS,
             limit_words=_limit_words,
             nearest=_nearest,
         )

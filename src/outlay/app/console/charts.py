@@ -183,10 +183,11 @@ def _axis(labels: Sequence[str]) -> Markup:
 
 
 def _nice(value: int, step: int) -> int:
-    """The next of 1, 2, 4, 5, 10 times a power of ten: half of it is a round figure, too."""
+    """A round number that is not below `value`; half of it is round, too. `step` is the least."""
     size = step
     while True:
-        for factor in (1, 2, 4, 5, 10):
-            if size * factor >= value and (size * factor) % 2 == 0:
-                return size * factor
+        for tenths in (10, 12, 16, 20, 30, 40, 50, 60, 80, 100):
+            top = size * tenths // 10
+            if top >= value and top % 2 == 0 and size * tenths % 10 == 0:
+                return top
         size *= 10

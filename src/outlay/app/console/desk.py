@@ -16,7 +16,7 @@ from outlay.app.control import ControlClient
 from outlay.app.operations import ConfigSource
 from outlay.flow.ledger.audit import Audit, audit
 from outlay.flow.ledger.rollup import Rollup
-from outlay.flow.ledger.room_reader import RoomReader
+from outlay.flow.ledger.room_reader import PastLimit, RoomReader
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import Fault, OutlayError, StoreError
 
@@ -51,6 +51,7 @@ class Desk:
         """Held while a decision is checked and made."""
         self._ledger = source.config.ledger_path
         self.rollup = Rollup(self._ledger, clock)
+        self._past: tuple[tuple[PastLimit, ...], tuple[PastLimit, ...]] = ((), ())
 
     def config(self) -> Config:
         """The file as last read well."""
@@ -84,6 +85,24 @@ class Desk:
         """The ledger, read-only. Raises StoreError."""
         with RoomReader(self._ledger) as reader:
             yield reader
+
+    def overspends(self) -> tuple[PastLimit, ...]:
+        """Accounts that calls took past every limit that was in force, largest first. Raises StoreError."""
+        with self.reading() as reader:
+            found = tuple(reader.past_limits())
+            known, answer = self._past
+            if found == known:
+                return answer
+            booked = reader.booked_under({item.account_id for item in found}) if found else {}
+        over = [
+            msgspec.structs.replace(item, over_nanos=min(item.over_nanos, booked[item.account_id]))
+            for item in found
+        ]
+        answer = tuple(
+            sorted((item for item in over if item.over_nanos > 0), key=lambda item: -item.over_nanos)
+        )
+        self._past = (found, answer)
+        return answer
 
     def audit(self) -> Audit:
         """Recompute the ledger here, not on the gateway's event loop. Raises StoreError."""

@@ -94,12 +94,12 @@ class Door:
                 session, person = found
         state["person"], state["session"] = person, session
         is_safe = method in ("GET", "HEAD")
-        if not is_safe and scheme.lower() != "bearer" and not _is_same_origin(headers):
-            return error_answer(403, "cross_origin", "this may be sent from the console's own pages only")
-        if path in OPEN_PATHS:
-            return None
-        if person is None:
+        if person is None and path not in OPEN_PATHS:
             return _unknown(scope)
+        if not is_safe and (session is not None or path in OPEN_PATHS) and not _is_same_origin(headers):
+            return error_answer(403, "cross_origin", "this may be sent from the console's own pages only")
+        if person is None or path in OPEN_PATHS:
+            return None
         # a page's form carries the same value as a field, which its route looks at
         is_call = session is not None and not is_safe and path.startswith(PROGRAM_PATHS)
         if is_call and session is not None and not is_form_of(session, headers.get(CSRF_HEADER, "")):

@@ -64,7 +64,9 @@ class Span(NamedTuple):
     def label(self, at: int) -> str:
         """A slot's start for an axis."""
         moment = datetime.fromtimestamp(at // NANOS_PER_SECOND, UTC)
-        return moment.strftime("%H:%M" if self.until - self.since <= _DAY else "%d %b").lstrip("0")
+        if self.until - self.since <= _DAY:
+            return moment.strftime("%H:%M")
+        return moment.strftime("%d %b" if self.size >= _DAY else "%d %b %H:%M")
 
 
 @dataclass(frozen=True, slots=True)

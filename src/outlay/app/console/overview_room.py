@@ -1,9 +1,9 @@
 """Overview: what is spent, by whom, what is held, what was refused, and whether anything went past a limit."""
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
@@ -15,7 +15,7 @@ from outlay.app.console.filters import FILTERS, RANGE_WORDS, Filters, Span
 from outlay.app.console.tables import Cell, Link, Table, Usd
 from outlay.app.console.web import Page, Part, Web
 from outlay.flow.ledger.rollup import NOTHING, Figures
-from outlay.flow.ledger.room_reader import RefusalSum
+from outlay.flow.ledger.room_reader import PastLimit, RefusalSum
 from outlay.flow.scope import UNATTRIBUTED, Identity
 from outlay.kernel.clock import NANOS_PER_SECOND
 from outlay.kernel.errors import StoreError
@@ -54,7 +54,8 @@ def add_overview(router: APIRouter, desk: Desk, web: Web) -> None:
             return web.answer(request, Page("Overview", "/", (empty,), filters))
         with desk.reading() as reader:
             refusals = reader.refusals(span.since, span.until, span.size, dict(filters.where))
-            held, past = reader.held(), reader.past_limits()
+            held = reader.held()
+        past = desk.overspends()
         parts = (
             _kpis(request, web, desk, filters, spend, held, past, refusals),
             _spend_part(request, web, filters, spend),
@@ -113,7 +114,7 @@ def _kpis(  # noqa: PLR0917 - one strip, each figure from its own source
     filters: Filters,
     spend: Spend,
     held: tuple[int, int],
-    past: list[Any],
+    past: Sequence[PastLimit],
     refusals: list[RefusalSum],
 ) -> Part:
     now = desk.clock.now()

@@ -99,9 +99,10 @@ class Cell(NamedTuple):
 class Rollup:
     """See the module. May be used from many threads. Raises StoreError if there is no ledger."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, settling_s: int = SETTLING_S) -> None:
         self._path = path
         self._clock = clock
+        self._settling_ms = settling_s * 1000
         self._lock = threading.Lock()
         self.revision = 0
         """Changes when a sum may have changed."""
@@ -148,7 +149,7 @@ class Rollup:
 
     def refresh(self, since: int) -> None:
         """Bring the sums up to date, and back to `since` at least. Raises StoreError."""
-        since_ms = max(0, since // 1_000_000 - SETTLING_S * 1000)
+        since_ms = max(0, since // 1_000_000 - self._settling_ms)
         while self.step(since_ms):
             pass
 
@@ -178,7 +179,7 @@ class Rollup:
     def _look(self, reader: LedgerReader) -> None:
         """What is new."""
         now_ms = self._clock.now() // 1_000_000
-        until = max(self._until, now_ms - SETTLING_S * 1000)
+        until = max(self._until, now_ms - self._settling_ms)
         if not self._until:
             self._from = self._until = until
             self._posting = _run(reader, "SELECT coalesce(max(seq), 0) FROM postings")[0][0]

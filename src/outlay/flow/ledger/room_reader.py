@@ -3,7 +3,7 @@
 Read-only, short and bounded like the reader. Amounts in nanos, times in UTC ns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import msgspec
@@ -73,7 +73,11 @@ class RoomReader(RunReader):
         return [RefusalSum(*row) for row in rows]
 
     def past_limits(self) -> list[PastLimit]:
-        """Accounts of hard budgets, and of runs with a cap, that are past every limit they ever had."""
+        """Accounts of hard budgets, and of runs with a cap, that are past every limit they ever had.
+
+        What was spent before a budget was declared is in its balance, but was never under its limit: `booked_under`
+        tells how much was.
+        """
         rows = self._all(
             "SELECT id, name, scope, spent - highest FROM (SELECT a.id, a.name, a.scope, a.spent,"
             " max(a.limit_nanos, coalesce((SELECT max(l.limit_nanos) FROM limits l WHERE l.budget = a.budget), 0),"
@@ -84,6 +88,26 @@ class RoomReader(RunReader):
             (RUN_METER,),
         )
         return [PastLimit(row[0], row[1], scope_text(decode_values(row[2])), row[3]) for row in rows]
+
+    def booked_under(self, account_ids: Set[int]) -> dict[int, int]:
+        """Nanos of charges whose hold was placed in these accounts; reads all charges if there are any."""
+        sets: dict[int, list[int]] = {}
+        for number, body in self._all("SELECT id, body FROM interned WHERE kind = 'accounts'", ()):
+            members = [int(part) for part in body.split(",") if part]
+            wanted = [account for account in members if account in account_ids]
+            if wanted:
+                sets[number] = wanted
+        found = dict.fromkeys(account_ids, 0)
+        if sets:
+            rows = self._all(
+                "SELECT accounts_id, sum(cost_nanos + adjustment_nanos) FROM charges WHERE accounts_id IN"
+                " (SELECT value FROM json_each(?)) GROUP BY 1",
+                (msgspec.json.encode(sorted(sets)).decode(),),
+            )
+            for number, nanos in rows:
+                for account in sets[number]:
+                    found[account] += nanos
+        return found
 
     def limit_history(self, account_id: int) -> list[LimitChange]:
         """Limits of an account, the newest first."""
