@@ -35,7 +35,7 @@ def stacked_bars(title: str, labels: Sequence[str], series: Sequence[Series], wo
     count = max(1, len(labels))
     totals = [sum(line.values[index] for line in series) for index in range(len(labels))]
     top = _nice(max([*totals, 1]), words.step)
-    parts = [_grid(top, words), _axis(labels)]
+    parts = [_grid(top)]
     width = 100 / count
     for index in range(len(labels)):
         base = 0
@@ -51,20 +51,20 @@ def stacked_bars(title: str, labels: Sequence[str], series: Sequence[Series], wo
                 ).format(line.css, index * width + width * 0.1, high, width * 0.8, max(0.6, low - high))
                 + Markup("{} {}: {}</title></rect>").format(labels[index], line.name, words.say(value))
             )
-    return _svg(title, parts)
+    return _svg(title, [*parts, _ticks(top, words), _axis(labels)])
 
 
 def steps(title: str, points: Sequence[tuple[int, int]], labels: tuple[str, str], words: "Words") -> Markup:
     """A line that rises by steps: (place in millionths, value) in order; `labels` of its two ends."""
     top = _nice(max([*(value for _, value in points), 1]), words.step)
-    parts = [_grid(top, words), _axis([labels[0], "", labels[1]])]
+    parts = [_grid(top)]
     before = (0, 0)
     for place, value in [*points, (1_000_000, points[-1][1] if points else 0)]:
         y = _y(before[1], top)
         parts.append(_line(before[0], y, place, y))
         parts.append(_line(place, y, place, _y(value, top)))
         before = (place, value)
-    return _svg(title, parts)
+    return _svg(title, [*parts, _ticks(top, words), _axis([labels[0], "", labels[1]])])
 
 
 def budget_bar(spent: int, held: int, limit: int | None, say: "Words") -> Markup:
@@ -153,16 +153,15 @@ def _line(x1: int, y1: float, x2: int, y2: float) -> Markup:
     )
 
 
-def _grid(top: int, words: Words) -> Markup:
-    found = Markup("")
-    for value in (0, top // 2, top):
-        y = _y(value, top)
-        found += Markup('<line class="grid" x1="0" x2="100%" y1="{0:.1f}" y2="{0:.1f}"/>').format(y)
-        if value:
-            found += Markup('<text class="tick" x="0" y="{:.1f}">{}</text>').format(
-                y - 4, escape(words.say(value))
-            )
-    return found
+def _grid(top: int) -> Markup:
+    line = Markup('<line class="grid" x1="0" x2="100%" y1="{0:.1f}" y2="{0:.1f}"/>')
+    return Markup("").join(line.format(_y(value, top)) for value in (0, top // 2, top))
+
+
+def _ticks(top: int, words: Words) -> Markup:
+    """Values of the grid, over what is drawn there."""
+    text = Markup('<text class="tick" x="0" y="{:.1f}">{}</text>')
+    return Markup("").join(text.format(_y(value, top) - 4, words.say(value)) for value in (top // 2, top))
 
 
 def _axis(labels: Sequence[str]) -> Markup:

@@ -216,7 +216,10 @@ def _budgets_part(request: Request, web: Web, desk: Desk) -> Part:
         limit = line.effective_nanos
         return -1 if limit is None else (line.spent_nanos + line.held_nanos) * 10**6 // max(limit, 1)
 
-    nearest = sorted(accounts, key=lambda line: (-fullness(line), line.budget, line.scope))[:GLANCE]
+    # runs that spent their cap are many and done: they come after accounts that go on
+    nearest = sorted(
+        accounts, key=lambda line: ("run=" in line.scope, -fullness(line), line.budget, line.scope)
+    )[:GLANCE]
     table = Table(
         "budgets",
         "Budgets nearest to their limits",

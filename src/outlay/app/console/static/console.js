@@ -102,7 +102,10 @@
   if (filters) {
     const go = () => {
       const wanted = new URLSearchParams();
-      for (const [name, value] of new FormData(filters)) if (value) wanted.append(name, value);
+      for (const [name, value] of new FormData(filters)) {
+        const usual = filters.elements[name].dataset.default;
+        if (value && value !== usual) wanted.append(name, value);
+      }
       location.assign(filters.getAttribute("action") + (wanted.size ? "?" + wanted : ""));
     };
     filters.addEventListener("submit", (event) => { event.preventDefault(); go(); });
@@ -116,8 +119,8 @@
       list.addEventListener("pointerdown", () => { byKey = false; });
       list.addEventListener("change", () => { if (!byKey) go(); });
     });
-    // a page out of the browser's memory shows the filters of its address
-    window.addEventListener("pageshow", (event) => { if (event.persisted) filters.reset(); });
+    // after the back button a browser puts in what was chosen there last: the address is what counts
+    window.addEventListener("pageshow", () => filters.reset());
   }
 
   const theme = document.getElementById("theme");
