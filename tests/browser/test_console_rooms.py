@@ -25,21 +25,21 @@ def test_filters_live_in_the_address_and_come_back(page: Any, site: Site) -> Non
     page.wait_for_url("**/?range=1h")
     page.locator("select[name=team]").select_option("ads")
     page.wait_for_url("**/?range=1h&team=ads")
-    assert page.locator(".part[data-part=kpis]").get_by_text("2 charges").is_visible()
+    page.locator(".part[data-part=kpis]").get_by_text("2 charges").wait_for()
     page.reload()
     assert page.locator("select[name=team]").input_value() == "ads"
     assert page.get_by_label("Range").input_value() == "1h"
     page.go_back()
     page.wait_for_url("**/?range=1h")
     assert page.locator("select[name=team]").input_value() == ""
-    assert page.locator(".part[data-part=kpis]").get_by_text("3 charges").is_visible()
+    page.locator(".part[data-part=kpis]").get_by_text("3 charges").wait_for()
     page.go_forward()
     page.get_by_role("link", name="team=ads : take this filter away").click()
     page.wait_for_url("**/?range=1h")
     # drill down: a team's figures by model, then the charges behind them
     page.get_by_role("region", name="Spend by team, last hour").get_by_role("link", name="ads").click()
     page.wait_for_url("**team=ads**")
-    assert page.get_by_role("heading", name="Spend by model over time").is_visible()
+    page.get_by_role("heading", name="Spend by model over time").wait_for()
     page.get_by_role("region", name="Spend by model, last hour").get_by_role(
         "link", name="gpt-other"
     ).wait_for()
@@ -57,7 +57,7 @@ def test_a_budgets_account_leads_to_its_charges(page: Any, site: Site) -> None:
     look_at(page, site, "/budgets")
     page.get_by_role("link", name="team=search").first.click()
     page.wait_for_url("**/budgets/account/*")
-    assert page.get_by_text("declared in outlay.yaml:11").is_visible()
+    page.get_by_text("declared in outlay.yaml:11").wait_for()
     page.get_by_role("region", name="Charges, newest first").locator("tbody tr").first.wait_for()
     page.get_by_text("Raise it for a while").click()
     page.get_by_label("Amount, USD").fill("0.5")
@@ -83,10 +83,10 @@ def test_an_ask_is_approved_and_the_next_call_passes(page: Any, site: Site) -> N
     page.get_by_role("status").filter(has_text="Raised each-team (team=search) by $0.01").wait_for()
     assert site.call().status_code == 200
     raises = page.locator(".part[data-part=raises]")
-    assert raises.get_by_text(re.compile("(119 min|2 h 0 min) left")).is_visible()
+    raises.get_by_text(re.compile("(119 min|2 h 0 min) left")).wait_for()
     raises.get_by_role("button", name="End the raise of each-team, team=search").click()
     page.get_by_role("status").filter(has_text="Ended the raise").wait_for()
-    assert page.get_by_text("No budget is raised.").is_visible()
+    page.get_by_text("No budget is raised.").wait_for()
 
 
 def test_a_run_is_killed_with_a_live_stream(page: Any, site: Site) -> None:
@@ -160,7 +160,7 @@ def test_everything_is_reached_by_keyboard(page: Any, site: Site) -> None:
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     page.wait_for_url("**/?range=6h")
-    page.locator("summary").first.focus()
+    page.locator("#behind-spend summary").focus()
     page.keyboard.press("Enter")
     assert page.locator("#behind-spend").get_attribute("open") is not None
     page.locator("#theme").focus()
@@ -169,7 +169,7 @@ def test_everything_is_reached_by_keyboard(page: Any, site: Site) -> None:
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert page.get_by_role("button", name="Colours: dark").is_visible()
+    page.get_by_role("button", name="Colours: dark").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

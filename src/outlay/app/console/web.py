@@ -4,6 +4,7 @@ A page asks for itself every few seconds with the digests of what it shows, and 
 session's value, and leads back to where it was.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ MAX_SHOWN_ROWS: Final = 500
 """Rows of a table on a page; the files have all."""
 MAX_FORM: Final = 16 * 1024
 _FAR: Final = 2**62
+_ISO: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z")
 ROOMS: Final = (("/", "Overview"), ("/budgets", "Budgets"), ("/approvals", "Approvals"), ("/runs", "Runs"))
 
 
@@ -169,6 +171,8 @@ class Web:
                 return f"{value:,}"
             case None:
                 return "-"
+            case str() if _ISO.match(value):
+                return Markup('<time datetime="{0}">{0}</time>').format(value)
             case _:
                 return str(value)
 
