@@ -57,6 +57,7 @@ keys:
 budgets:
   - {{name: company, limit_usd: 1, window: lifetime}}
   - {{name: each-team, scope: {{team: "*"}}, limit_usd: 0.006, window: month}}
+  - {{name: each-run, scope: {{run: "*"}}, limit_usd: 2, window: lifetime}}
 prices:
   - {{kind: custom, provider: openai, model: gpt-test, usd_per_mtok: {{input: 2.5, output: 10}}}}
 """
@@ -498,6 +499,11 @@ def test_a_run_is_paused_killed_and_goes_on(world: World) -> None:
     with world.browser(FINANCE) as viewer:
         assert "Pause or kill" not in viewer.page("/runs/search/r1")
     with world.browser(ADMIN) as admin:
+        # a run's account is of its org and team, too: a raise that names run and team reaches it
+        raised = {"budget": "each-run", "scope.run": "r1", "scope.team": "search", "usd": "1", "hours": "1"}
+        assert admin.send("/approvals/raises", note="x", **raised).startswith("done: Raised each-run")
+        account = next(row for row in admin.table("/budgets", "accounts") if row["budget"] == "each-run")
+        assert (account["scope"], account["limit"]["usd"]) == ("org=acme,run=r1,team=search", "3.00")
         act = {"run": "r1", "team": "search"}
         assert admin.send("/runs/act", do="pause", reason="look first", **act).startswith("done: Paused r1")
         assert world.call(**run).json()["error"]["code"] == "paused"
