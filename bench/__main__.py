@@ -23,8 +23,9 @@ PARTS = (
     "simulate",
     "sdk",
     "steering",
+    "console",
 )
-_ALONE = {"startup", "translation", "kill", "runaway", "simulate", "sdk"}
+_ALONE = {"startup", "translation", "kill", "runaway", "simulate", "sdk", "console"}
 """Parts that need neither mock nor load."""
 _BUSY_SHARE = 0.05
 """Share of the machine used by others above which the figures are called suspect."""
@@ -106,6 +107,10 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
         from bench import sdk
 
         return sdk.table(effort), {}
+    if part == "console":
+        from bench import console
+
+        return console.table(effort), {}
     workdir = Path(tempfile.mkdtemp(dir=folder))
     load = Load(folder, cores.load)
     with running_mock(folder, cores.load) as mock:

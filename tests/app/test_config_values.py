@@ -92,7 +92,9 @@ def test_top_level(config: Config, snapshot: Snapshot) -> None:
         "full",
     )
     assert snapshot.version == 7
-    assert snapshot.settings == Settings(clamp=Clamp.NEVER, wait_s=0)
+    # raises are asked for in the console unless the operator names another place
+    raise_url = f"{config.console.address}/approvals?request={{request_id}}"
+    assert snapshot.settings == Settings(clamp=Clamp.NEVER, wait_s=0, raise_url=raise_url)
 
 
 def test_the_environment_wins_over_a_default_unless_it_is_empty() -> None:

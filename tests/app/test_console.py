@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -215,12 +216,17 @@ def test_without_the_token_nothing_is_read(tmp_path: Path, authorization: str | 
     async def run() -> None:
         transport = httpx.ASGITransport(application)
         async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
-            for path in ("/api/v1/keys", "/metrics", "/api/v1/nothing", "/api/v1/config", "/docs/"):
+            for path in ("/api/v1/keys", "/metrics", "/api/v1/nothing", "/api/v1/config"):
                 answer = await client.get(path, headers=headers)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
                 assert answer.headers["www-authenticate"] == "Bearer"
             answer = await client.post("/api/v1/keys", content=body(), headers=headers)
             assert (answer.status_code, taken) == (401, 0)
+            # a person is led to the sign-in, with the way back
+            for path in ("/", "/budgets?q=x", "/approvals", "/runs/a/b", "/charges", "/docs/"):
+                answer = await client.get(path, headers=headers)
+                assert answer.status_code == 303
+                assert answer.headers["location"] == "/signin?next=" + quote(path, safe="")
 
     asyncio.run(run())
 
@@ -469,10 +475,11 @@ def test_pages_openapi_and_masked_config(running: Running) -> None:
         if path.startswith("/api/"):
             assert all(operation["security"] == [{"HTTPBearer": []}] for operation in methods.values())
     for path in ("/", "/docs"):
-        page = ask("GET", running.api + path, token=None)
+        page = ask("GET", running.api + path, token=None)  # without a token `/` leads to the sign-in
         assert page.status == 200
-        # nothing is loaded from elsewhere
-        assert not re.search(r"<script|src=|https?://", page.text)
+        # nothing is loaded from elsewhere, nothing stands inline
+        assert not re.search(r"https?://|<style|style=|<script(?! src=\"/static/)", page.text)
+        assert "default-src 'none'" in page.headers["content-security-policy"]
     config = ask("GET", running.api + "/api/v1/config")
     values = {value["path"]: value for value in config.json["values"]}
     assert values["providers[0].api_key"]["value"] == "***"

@@ -235,7 +235,8 @@ class Approvals:
         given = {str(dimension): str(value) for dimension, value in scope.items()}
         values = dict(spec.scope)
         if "run" in spec.scope:
-            values = {"team": UNATTRIBUTED, **values}
+            # a run's account names its org and team, whatever the budget's scope says
+            values = {"org": self.default_org, "team": UNATTRIBUTED, **values}
         if values.get("org") == "*":
             values["org"] = self.default_org
         for dimension, wanted in given.items():

@@ -18,7 +18,7 @@ gateway:
   # default_max_output_tokens: 4096   # put into requests that state no output limit
   # clamp: when_unset       # lower that default when a budget is nearly spent: never, when_unset, always
   # disclose: own           # whose amounts a refusal shows to the caller: own, all
-  # raise_url: https://wiki.example.com/budget-raise?request={request_id}
+  # raise_url: https://wiki.example.com/budget-raise?request={request_id}   # absent: the console's approvals
 
 console:
   host: 127.0.0.1

@@ -4,7 +4,15 @@ from outlay.app.config.build import StoredObject, build_snapshot, check_object, 
 from outlay.app.config.identity import MAX_OVERLAP_S, rotated
 from outlay.app.config.load import Config, ConfigErrors, load_config, parse_config
 from outlay.app.config.origins import ValueOrigin, config_origins
-from outlay.app.config.tree import BudgetEntry, KeyEntry, PriceEntry, price_name
+from outlay.app.config.tree import (
+    BudgetEntry,
+    ConsoleSection,
+    KeyEntry,
+    PersonEntry,
+    PriceEntry,
+    Role,
+    price_name,
+)
 from outlay.app.config.values import new_secret, parse_moment, secret_hash
 
 __all__ = [
@@ -12,8 +20,11 @@ __all__ = [
     "BudgetEntry",
     "Config",
     "ConfigErrors",
+    "ConsoleSection",
     "KeyEntry",
+    "PersonEntry",
     "PriceEntry",
+    "Role",
     "StoredObject",
     "ValueOrigin",
     "build_snapshot",

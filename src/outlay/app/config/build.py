@@ -122,7 +122,7 @@ def build_snapshot(config: Config, stored: Sequence[StoredObject], feed: Feed, v
     _refuse_missing_keys(config, {key.name for key in keys.values()})
     overrides: list[Override] = [price for price in prices if not isinstance(price, SelfHosted | Ceiling)]
     return Snapshot(
-        settings=settings_of(declared.gateway),
+        settings=settings_of(declared.gateway, declared.console),
         providers=tuple(provider_of(entry, config.folder) for entry in _catch_all_last(declared)),
         models=tuple(route_of(model) for model in declared.models),
         keys=tuple({key.name: key for key in keys.values()}.values()),

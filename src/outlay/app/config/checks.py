@@ -36,6 +36,7 @@ from outlay.app.config.tree import (
     PolicyEntry,
     PriceEntry,
     ProviderEntry,
+    Role,
     SelfHostedEntry,
     TagEntry,
 )
@@ -52,6 +53,8 @@ from outlay.wire.intent import Dialect, Operation
 
 VERSION: Final = 1
 MAX_PORT: Final = 65_535
+ADMIN: Final = "admin"
+"""Name of whoever has `console.admin_token`."""
 MAX_RETRIES: Final = 10
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _OWN_HEADERS: Final = frozenset(
@@ -271,10 +274,32 @@ def _check_section(section: GatewaySection | ConsoleSection, path: str, report: 
             report(
                 f"{path}.admin_token", f"shorter than {MIN_SECRET_LENGTH} characters; use a long random one"
             )
+        _check_people(section, path, report)
         return
     _check_positive(section, path, report)
     if section.min_output_tokens > section.default_max_output_tokens:
         report(f"{path}.min_output_tokens", "is above default_max_output_tokens")
+
+
+def _check_people(section: ConsoleSection, path: str, report: Report) -> None:
+    if section.url and not re.match(r"https?://[^/?#\s]+/?\Z", section.url):
+        report(f"{path}.url", "needs http:// or https:// and a host, without a path")
+    names: set[str] = set()
+    tokens = {section.admin_token}
+    for index, person in enumerate(section.people):
+        at = f"{path}.people[{index}]"
+        _check_name(person.name, f"{at}.name", report)
+        _check_scope(person.scope, f"{at}.scope", report)
+        if person.name in names or person.name == ADMIN:
+            report(f"{at}.name", f"the name {person.name!r} is taken; choose another")
+        names.add(person.name)
+        if len(person.token) < MIN_SECRET_LENGTH:
+            report(f"{at}.token", f"shorter than {MIN_SECRET_LENGTH} characters; use a long random one")
+        elif person.token in tokens:
+            report(f"{at}.token", "is somebody else's, too; give each their own")
+        tokens.add(person.token)
+        if person.role is not Role.APPROVER and (person.scope or person.max_raise_usd is not None):
+            report(f"{at}.role", "scope and max_raise_usd are an approver's")
 
 
 def _check_model(model: ModelEntry, known: Known, path: str, report: Report) -> None:

@@ -11,6 +11,7 @@ from outlay.app.config.tree import (
     AccountEntry,
     BudgetEntry,
     CeilingEntry,
+    ConsoleSection,
     CustomEntry,
     DiscountEntry,
     FeeEntry,
@@ -119,9 +120,10 @@ def hashed(entry: KeyEntry) -> KeyEntry:
     return msgspec.structs.replace(entry, secret="", secret_sha256=digest, previous=previous)
 
 
-def settings_of(section: GatewaySection) -> Settings:
-    """The gateway's limits and policies."""
-    return Settings(**{name: getattr(section, name) for name in Settings.__struct_fields__})
+def settings_of(section: GatewaySection, console: ConsoleSection) -> Settings:
+    """The gateway's limits and policies. Raises are asked for in the console unless the operator says where."""
+    found = {name: getattr(section, name) for name in Settings.__struct_fields__}
+    return Settings(**{**found, "raise_url": section.raise_url or console.raise_url})
 
 
 def provider_of(entry: ProviderEntry, folder: Path) -> Provider:

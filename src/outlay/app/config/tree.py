@@ -61,6 +61,31 @@ class GatewaySection(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     sync: Sync = Sync.NORMAL
 
 
+class Role(StrEnum):
+    """What a person of the console may do."""
+
+    ADMIN = "admin"
+    """Everything."""
+    APPROVER = "approver"
+    """Decide asks of their scope up to their amount, and ask; read everything."""
+    VIEWER = "viewer"
+    """Read everything."""
+
+
+class PersonEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Somebody who signs in to the console."""
+
+    name: str
+    """`console:NAME` is kept with each of their changes."""
+    token: Secret
+    """At least 16 characters; its own for each person."""
+    role: Role = Role.VIEWER
+    scope: dict[str, Label] = {}
+    """Of an approver: only asks and raises of accounts whose scope has all of these values; empty: all."""
+    max_raise_usd: Amount | None = None
+    """Of an approver: most that their raises in force may add to one account; absent: no bound."""
+
+
 class ConsoleSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`console:`. Pages and JSON API for operators."""
 
@@ -69,6 +94,27 @@ class ConsoleSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """0: any free port."""
     admin_token: Secret = ""
     """At least 16 characters. The console does not start without one."""
+    url: str = ""
+    """Address at which people's browsers reach it: in links of refusals; `http://host:port` if absent."""
+    people: tuple[PersonEntry, ...] = ()
+    """Who signs in beside the admin."""
+
+    @property
+    def address(self) -> str:
+        """Where browsers reach it, without a slash at the end; "" if that cannot be known."""
+        if self.url:
+            return self.url.rstrip("/")
+        if not self.port:
+            return ""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def raise_url(self) -> str:
+        """Where a person asks for more; `{request_id}` is filled in. "" without a token or an address."""
+        if not self.admin_token or not self.address:
+            return ""
+        return f"{self.address}/approvals?request={{request_id}}"
 
 
 class PassEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlay.app.cli.output import iso, money
 from outlay.app.console.desk import Desk
+from outlay.app.console.door import person_of
+from outlay.app.console.people import Person
 
 
 class Acknowledge(BaseModel):
@@ -31,8 +33,8 @@ class Kept(BaseModel):
     state: str
 
 
-def add_alerts(router: APIRouter, desk: Desk, actor: str) -> None:
-    """The routes, over a desk; `actor` is kept with an acknowledgement."""
+def add_alerts(router: APIRouter, desk: Desk) -> None:
+    """The routes, over a desk; who calls is kept with an acknowledgement."""
 
     @router.get("/alerts", tags=["alerts"])
     def list_alerts(*, resolved: bool = False) -> Alerts:
@@ -42,10 +44,10 @@ def add_alerts(router: APIRouter, desk: Desk, actor: str) -> None:
         return Alerts(alerts=[_shown(alert) for alert in found if resolved or alert["state"] != "resolved"])
 
     @router.post("/alerts/acknowledge", tags=["alerts"])
-    def acknowledge(asked: Acknowledge) -> Kept:
+    def acknowledge(asked: Acknowledge, person: Annotated[Person, Depends(person_of)]) -> Kept:
         """Say that somebody has seen a firing alert."""
         with desk.operating() as operations:
-            return Kept(**operations.acknowledge(asked.id, asked.note, actor))
+            return Kept(**operations.acknowledge(asked.id, asked.note, person.actor))
 
 
 def _shown(alert: dict[str, Any]) -> dict[str, Any]:

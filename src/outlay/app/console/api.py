@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Query, Security
+from fastapi import APIRouter, Depends, Query, Security
 from fastapi.security import HTTPBearer
 
 from outlay.app.cli.output import iso, money
@@ -11,7 +11,9 @@ from outlay.app.cli.times import parse_when
 from outlay.app.config import check_object, config_origins, new_secret, secret_hash
 from outlay.app.console.alerts_api import add_alerts
 from outlay.app.console.desk import Conflict, Desk
+from outlay.app.console.door import person_of
 from outlay.app.console.orders_api import add_orders
+from outlay.app.console.people import Person
 from outlay.app.console.policies_api import add_policies, refuse_floats
 from outlay.app.console.raises_api import add_raises
 from outlay.app.console.reading import (
@@ -51,12 +53,13 @@ from outlay.kernel.errors import ConfigError, NotFound
 from outlay.kernel.ids import Id, parse_id
 from outlay.kernel.money import MoneyError, usd_to_nanos
 
-ACTOR: Final = "console:admin"
-"""Who changes things here: kept with every change. There is one token, so there is one name."""
+Signed = Annotated[Person, Depends(person_of)]
+"""Who calls: kept with every change."""
 MAX_CHARGES: Final = 1_000
 """Charges in one answer."""
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    401: {"model": ErrorBody, "description": "No or wrong admin token"},
+    401: {"model": ErrorBody, "description": "No token that is in force"},
+    403: {"model": ErrorBody, "description": "The person's role, scope or amount does not cover it"},
     404: {"model": ErrorBody, "description": "No such object"},
     409: {"model": ErrorBody, "description": "outlay.yaml owns the object, or its name is taken"},
     422: {"model": ErrorBody, "description": "What was sent is wrong; `key` names the field"},
@@ -75,23 +78,23 @@ def api_router(desk: Desk) -> APIRouter:
     _add_reports(router, desk)
     _add_ledger(router, desk)
     _add_state(router, desk)
-    add_policies(router, desk, ACTOR)
-    add_orders(router, desk, ACTOR)
-    add_raises(router, desk, ACTOR)
-    add_alerts(router, desk, ACTOR)
+    add_policies(router, desk)
+    add_orders(router, desk)
+    add_raises(router, desk)
+    add_alerts(router, desk)
     return router
 
 
-def _put(desk: Desk, kind: str, name: str, body: dict[str, Any]) -> Done:
+def _put(desk: Desk, person: Person, kind: str, name: str, body: dict[str, Any]) -> Done:
     """Change an object. The check here names the field; the gateway's own check decides."""
     with desk.operating() as operations:
         check_object(desk.config(), kind, name, _encoded(body))
-        return Done(**operations.put(kind, name, body, ACTOR))
+        return Done(**operations.put(kind, name, body, person.actor))
 
 
-def _delete(desk: Desk, kind: str, name: str) -> Done:
+def _delete(desk: Desk, person: Person, kind: str, name: str) -> Done:
     with desk.operating() as operations:
-        return Done(**operations.delete(kind, name, ACTOR))
+        return Done(**operations.delete(kind, name, person.actor))
 
 
 def _add_keys(router: APIRouter, desk: Desk) -> None:
@@ -102,7 +105,7 @@ def _add_keys(router: APIRouter, desk: Desk) -> None:
         return KeyList(keys=[key_view(found, config) for found in desk.objects("key")])
 
     @router.post("/keys", tags=["keys"], status_code=201)
-    def create_key(asked: KeyCreate) -> KeyMade:
+    def create_key(asked: KeyCreate, person: Signed) -> KeyMade:
         """Make a key. The answer holds its secret, which is kept nowhere."""
         secret = new_secret()
         body = {name: value for name, value in asked.model_dump().items() if value}
@@ -112,21 +115,21 @@ def _add_keys(router: APIRouter, desk: Desk) -> None:
                 (found["name"], found["origin"]) == (asked.name, "store") for found in desk.objects("key")
             ):
                 raise Conflict(f"there is a key {asked.name!r} already; revoke it first")
-            done = _put(desk, "key", asked.name, body)
+            done = _put(desk, person, "key", asked.name, body)
         return KeyMade(**done.model_dump(), secret=secret)
 
     @router.post("/keys/{name:path}/rotate", tags=["keys"])
-    def rotate_key(name: str, asked: KeyRotate | None = None) -> KeyRotated:
+    def rotate_key(name: str, person: Signed, asked: KeyRotate | None = None) -> KeyRotated:
         """Give a key a new secret; the answer holds it. Old ones go on for the overlap."""
         secret, overlap_s = new_secret(), (asked or KeyRotate()).overlap_s
         with desk.operating() as operations:
-            done = operations.rotate_key(name, secret_hash(secret), overlap_s, ACTOR)
+            done = operations.rotate_key(name, secret_hash(secret), overlap_s, person.actor)
         return KeyRotated(**done, secret=secret)
 
     @router.delete("/keys/{name:path}", tags=["keys"])
-    def revoke_key(name: str) -> Done:
+    def revoke_key(name: str, person: Signed) -> Done:
         """Revoke a key: its bearer is refused from now on."""
-        return _delete(desk, "key", name)
+        return _delete(desk, person, "key", name)
 
 
 def _add_budgets(router: APIRouter, desk: Desk) -> None:
@@ -149,14 +152,14 @@ def _add_budgets(router: APIRouter, desk: Desk) -> None:
         raise NotFound(f"there is no budget {name!r}")
 
     @router.put("/budgets/{name:path}", tags=["budgets"])
-    def set_budget(name: str, asked: BudgetPut) -> Done:
+    def set_budget(name: str, asked: BudgetPut, person: Signed) -> Done:
         """Make or replace a budget; in force for the next call."""
-        return _put(desk, "budget", name, {"name": name, **asked.model_dump()})
+        return _put(desk, person, "budget", name, {"name": name, **asked.model_dump()})
 
     @router.delete("/budgets/{name:path}", tags=["budgets"])
-    def delete_budget(name: str) -> Done:
+    def delete_budget(name: str, person: Signed) -> Done:
         """Take a stored budget away; what was spent stays in the ledger."""
-        return _delete(desk, "budget", name)
+        return _delete(desk, person, "budget", name)
 
 
 def _add_prices(router: APIRouter, desk: Desk) -> None:
@@ -167,15 +170,15 @@ def _add_prices(router: APIRouter, desk: Desk) -> None:
         return PriceList(prices=[price_view(found, config) for found in desk.objects("price")])
 
     @router.put("/prices/{name:path}", tags=["prices"])
-    def set_price(name: str, entry: dict[str, Any]) -> Done:
+    def set_price(name: str, entry: dict[str, Any], person: Signed) -> Done:
         """Set a price entry, as in outlay.yaml with amounts as text; `PROVIDER/MODEL` names a model's own."""
         refuse_floats(entry, "")
-        return _put(desk, "price", name, {"kind": "custom", **entry})
+        return _put(desk, person, "price", name, {"kind": "custom", **entry})
 
     @router.delete("/prices/{name:path}", tags=["prices"])
-    def delete_price(name: str) -> Done:
+    def delete_price(name: str, person: Signed) -> Done:
         """Take an entry away: the feed's price is in force again, if it has one."""
-        return _delete(desk, "price", name)
+        return _delete(desk, person, "price", name)
 
 
 def _add_reports(router: APIRouter, desk: Desk) -> None:
@@ -238,7 +241,7 @@ def _add_ledger(router: APIRouter, desk: Desk) -> None:
         return RequestView(request_id=found[0].request_id, charges=found)
 
     @router.post("/charges/{charge_id}/resolve", tags=["ledger"])
-    def resolve(charge_id: str, asked: ResolveAsk) -> Resolved:
+    def resolve(charge_id: str, asked: ResolveAsk, person: Signed) -> Resolved:
         """Book what a call of unknown outcome really cost."""
         try:
             nanos = usd_to_nanos(asked.cost_usd)
@@ -248,7 +251,7 @@ def _add_ledger(router: APIRouter, desk: Desk) -> None:
             raise ConfigError("may not be negative", key="cost_usd")
         _id(charge_id, "charge_id")
         with desk.operating() as operations:
-            done = operations.resolve(charge_id, nanos, ACTOR, asked.note)
+            done = operations.resolve(charge_id, nanos, person.actor, asked.note)
         return Resolved(
             id=done["id"],
             **money("cost", done["cost_nanos"]),

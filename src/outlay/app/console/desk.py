@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 
-from outlay.app.config import BudgetEntry, Config
+from outlay.app.config import BudgetEntry, Config, ConsoleSection
 from outlay.app.control import ControlClient
 from outlay.app.operations import ConfigSource
 from outlay.flow.ledger.audit import Audit, audit
-from outlay.flow.ledger.reader import LedgerReader
+from outlay.flow.ledger.rollup import Rollup
+from outlay.flow.ledger.room_reader import PastLimit, RoomReader
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import Fault, OutlayError, StoreError
 
@@ -46,7 +47,11 @@ class Desk:
         self.clock = clock
         self.making = Lock()
         """Held while a key is made: two creations of one name must not both find it free."""
+        self.deciding = Lock()
+        """Held while a decision is checked and made."""
         self._ledger = source.config.ledger_path
+        self.rollup = Rollup(self._ledger, clock)
+        self._past: tuple[tuple[PastLimit, ...], tuple[PastLimit, ...]] = ((), ())
 
     def config(self) -> Config:
         """The file as last read well."""
@@ -56,9 +61,9 @@ class Desk:
                 self._source.config = changed
             return self._source.config
 
-    def admin_token(self) -> str:
-        """The token in force; an edit of the file changes it without a restart."""
-        return self.config().console.admin_token
+    def section(self) -> ConsoleSection:
+        """Tokens and people in force; an edit of the file changes them without a restart."""
+        return self.config().console
 
     @contextmanager
     def operating(self) -> Iterator[ControlClient]:
@@ -76,10 +81,28 @@ class Desk:
             client.close()
 
     @contextmanager
-    def reading(self) -> Iterator[LedgerReader]:
+    def reading(self) -> Iterator[RoomReader]:
         """The ledger, read-only. Raises StoreError."""
-        with LedgerReader(self._ledger) as reader:
+        with RoomReader(self._ledger) as reader:
             yield reader
+
+    def overspends(self) -> tuple[PastLimit, ...]:
+        """Accounts that calls took past every limit that was in force, largest first. Raises StoreError."""
+        with self.reading() as reader:
+            found = tuple(reader.past_limits())
+            known, answer = self._past
+            if found == known:
+                return answer
+            booked = reader.booked_under({item.account_id for item in found}) if found else {}
+        over = [
+            msgspec.structs.replace(item, over_nanos=min(item.over_nanos, booked[item.account_id]))
+            for item in found
+        ]
+        answer = tuple(
+            sorted((item for item in over if item.over_nanos > 0), key=lambda item: -item.over_nanos)
+        )
+        self._past = (found, answer)
+        return answer
 
     def audit(self) -> Audit:
         """Recompute the ledger here, not on the gateway's event loop. Raises StoreError."""

@@ -3,11 +3,13 @@
 import time
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlay.app.cli.output import iso
 from outlay.app.console.desk import Desk
+from outlay.app.console.door import person_of
+from outlay.app.console.people import Person
 
 
 class OrderAsk(BaseModel):
@@ -57,8 +59,8 @@ class Lifted(BaseModel):
     name: str
 
 
-def add_orders(router: APIRouter, desk: Desk, actor: str) -> None:
-    """The routes, over a desk; `actor` is kept with every order."""
+def add_orders(router: APIRouter, desk: Desk) -> None:
+    """The routes, over a desk; who calls is kept with every order."""
 
     @router.get("/orders", tags=["orders"])
     def list_orders() -> OrderList:
@@ -68,14 +70,14 @@ def add_orders(router: APIRouter, desk: Desk, actor: str) -> None:
         return OrderList(orders=[OrderView(**{**order, "at": iso(order["at"])}) for order in found])
 
     @router.post("/orders", tags=["orders"], status_code=201)
-    def give_order(asked: OrderAsk) -> OrderDone:
+    def give_order(asked: OrderAsk, person: Annotated[Person, Depends(person_of)]) -> OrderDone:
         """Kill (cut what runs, refuse what comes) or pause (refuse what comes) a scope."""
         at = time.time_ns()
         with desk.operating() as operations:
-            return OrderDone(**operations.order(asked.kind, asked.scope, asked.reason, actor, at))
+            return OrderDone(**operations.order(asked.kind, asked.scope, asked.reason, person.actor, at))
 
     @router.delete("/orders/{name:path}", tags=["orders"])
-    def lift_order(name: str) -> Lifted:
+    def lift_order(name: str, person: Annotated[Person, Depends(person_of)]) -> Lifted:
         """Let a scope go on."""
         with desk.operating() as operations:
-            return Lifted(**operations.lift(name, actor))
+            return Lifted(**operations.lift(name, person.actor))

@@ -1,13 +1,15 @@
 """`/api/v1/policies`: policies as JSON, as outlay.yaml writes them with amounts as text."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from outlay.app.config import check_object
 from outlay.app.console.desk import Desk
+from outlay.app.console.door import person_of
+from outlay.app.console.people import Person
 from outlay.app.console.records import Done
 from outlay.kernel.errors import ConfigError, NotFound
 
@@ -32,8 +34,8 @@ class PolicyList(BaseModel):
     policies: list[PolicyView]
 
 
-def add_policies(router: APIRouter, desk: Desk, actor: str) -> None:
-    """The routes, over a desk; `actor` is kept with every version."""
+def add_policies(router: APIRouter, desk: Desk) -> None:
+    """The routes, over a desk; who calls is kept with every version."""
 
     @router.get("/policies", tags=["policies"])
     def list_policies() -> PolicyList:
@@ -49,19 +51,19 @@ def add_policies(router: APIRouter, desk: Desk, actor: str) -> None:
         return found
 
     @router.put("/policies/{name}", tags=["policies"])
-    def set_policy(name: str, body: dict[str, Any]) -> Done:
+    def set_policy(name: str, body: dict[str, Any], person: Annotated[Person, Depends(person_of)]) -> Done:
         """Make or replace a policy; in force for the next call. Amounts are text."""
         refuse_floats(body, "")
         entry = {**body, "name": body.get("name", name)}
         with desk.operating() as operations:
             check_object(desk.config(), POLICY, name, msgspec.json.encode(entry))
-            return Done(**operations.put(POLICY, name, entry, actor))
+            return Done(**operations.put(POLICY, name, entry, person.actor))
 
     @router.delete("/policies/{name}", tags=["policies"])
-    def delete_policy(name: str) -> Done:
+    def delete_policy(name: str, person: Annotated[Person, Depends(person_of)]) -> Done:
         """Take a stored policy away; budgets of its spend velocity go with it."""
         with desk.operating() as operations:
-            return Done(**operations.delete(POLICY, name, actor))
+            return Done(**operations.delete(POLICY, name, person.actor))
 
 
 def _policies(desk: Desk) -> list[PolicyView]:

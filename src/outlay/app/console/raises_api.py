@@ -2,14 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlay.app.cli.output import iso, money
+from outlay.app.console import decisions
 from outlay.app.console.desk import Desk
+from outlay.app.console.door import person_of
+from outlay.app.console.people import Person
 
 _AMOUNTS = ("wanted", "limit", "spent", "held", "needed", "granted", "extra")
 _TIMES = ("at", "decided_at", "until")
+Signed = Annotated[Person, Depends(person_of)]
 Usd = Annotated[str, Field(description="Decimal USD as text")]
 
 
@@ -68,8 +72,8 @@ class Raises(BaseModel):
     raises: list[dict[str, Any]]
 
 
-def add_raises(router: APIRouter, desk: Desk, actor: str) -> None:
-    """The routes, over a desk; `actor` is kept with every decision."""
+def add_raises(router: APIRouter, desk: Desk) -> None:
+    """The routes, over a desk; who calls is kept with every decision, and may decide in their scope only."""
 
     @router.get("/asks", tags=["raises"])
     def list_asks(state: Literal["open", "approved", "denied"] | None = None) -> Asks:
@@ -78,22 +82,20 @@ def add_raises(router: APIRouter, desk: Desk, actor: str) -> None:
             return Asks(asks=[shown(ask) for ask in operations.asks(state)])
 
     @router.post("/asks", tags=["raises"], status_code=201)
-    def ask(asked: AskBody) -> dict[str, Any]:
+    def ask(asked: AskBody, person: Signed) -> dict[str, Any]:
         """Ask for a raise."""
         with desk.operating() as operations:
-            return shown(operations.ask(asked.model_dump(exclude_none=True), actor))
+            return shown(operations.ask(asked.model_dump(exclude_none=True), person.actor))
 
     @router.post("/asks/{ask_id}/grant", tags=["raises"])
-    def grant(ask_id: str, asked: GrantBody) -> dict[str, Any]:
+    def grant(ask_id: str, asked: GrantBody, person: Signed) -> dict[str, Any]:
         """Approve: raise the limit, let paused work go on."""
-        with desk.operating() as operations:
-            return shown(operations.grant(ask_id, asked.model_dump(exclude_none=True), actor))
+        return shown(decisions.grant_ask(desk, person, ask_id, asked.model_dump(exclude_none=True)))
 
     @router.post("/asks/{ask_id}/deny", tags=["raises"])
-    def deny(ask_id: str, asked: DenyBody) -> dict[str, Any]:
+    def deny(ask_id: str, asked: DenyBody, person: Signed) -> dict[str, Any]:
         """Deny; the caller reads the note."""
-        with desk.operating() as operations:
-            return shown(operations.deny(ask_id, asked.note, actor))
+        return shown(decisions.deny_ask(desk, person, ask_id, asked.note))
 
     @router.get("/raises", tags=["raises"])
     def list_raises() -> Raises:
@@ -102,16 +104,14 @@ def add_raises(router: APIRouter, desk: Desk, actor: str) -> None:
             return Raises(raises=[shown(item) for item in operations.raises()])
 
     @router.post("/raises", tags=["raises"], status_code=201)
-    def put_raise(asked: RaiseBody) -> dict[str, Any]:
+    def put_raise(asked: RaiseBody, person: Signed) -> dict[str, Any]:
         """Raise a budget's account for a while."""
-        with desk.operating() as operations:
-            return shown(operations.raise_budget(asked.model_dump(), actor))
+        return shown(decisions.raise_account(desk, person, asked.model_dump()))
 
     @router.delete("/raises/{raise_id}", tags=["raises"])
-    def end_raise(raise_id: str) -> dict[str, Any]:
+    def end_raise(raise_id: str, person: Signed) -> dict[str, Any]:
         """End a raise; what was spent under it stays spent."""
-        with desk.operating() as operations:
-            return shown(operations.end_raise(raise_id, actor))
+        return shown(decisions.end_raise(desk, person, raise_id))
 
 
 def shown(found: dict[str, Any]) -> dict[str, Any]:

@@ -316,6 +316,10 @@ class LedgerReader:
     def _text(self, sql: str, *values: object) -> str:
         return str(self._all(sql, values)[0][0])
 
+    def rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Rows of a query; for the rooms beside this one. Raises StoreError."""
+        return self._all(sql, values)
+
     def _all(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(sql, tuple(values)).fetchall()
