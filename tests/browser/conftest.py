@@ -92,9 +92,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
             yield Site(url, f"http://127.0.0.1:{console.wait_for_json()['port']}", path, mock)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """One browser for all tests; each has a profile of its own."""
+    """One browser for a module, each test with a profile of its own: while it runs, so does a loop in this thread."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
