@@ -119,20 +119,29 @@ class Approvals:
         note = _text(said.get("note") or "approved", "note")
         made = None
         if nanos and ask.budget:
-            made = self._raise(ask.budget, ask.values, nanos, hours, actor, note)
-        if ask.order and ask.order in self._orders:
-            self.lift(ask.order, actor)
+            made = self._new_raise(ask.budget, ask.values, nanos, hours, actor, note)
+        now = self._clock.now()
         decided = msgspec.structs.replace(
             ask,
             state=AskState.APPROVED,
             decided_by=actor,
-            decided_at=self._clock.now(),
+            decided_at=now,
             note=note,
             raise_id="" if made is None else made.id,
             granted_nanos=0 if made is None else nanos,
             until=0 if made is None else made.until,
         )
-        self._keep(decided, actor)
+        # the raise and its decision are one write: an ask that stayed open would be granted a second time
+        rows = [(ASK, decided.id, msgspec.json.encode(decided).decode())]
+        if made is not None:
+            rows.append((RAISE, made.id, msgspec.json.encode(made).decode()))
+        self._store.put_objects(rows, now, actor)
+        self._asks[decided.id] = decided
+        if made is not None:
+            self._raises[made.id] = made
+            self._put_raises_in_force()
+        if ask.order and ask.order in self._orders:
+            self.lift(ask.order, actor)
         return ask_view(decided)
 
     def deny(self, ask_id: str, note: str, actor: str) -> dict[str, Any]:
@@ -196,6 +205,16 @@ class Approvals:
     def _raise(  # noqa: PLR0917 - made from what was said, part by part
         self, budget: str, values: Values, nanos: int, hours: int, actor: str, note: str
     ) -> Raise:
+        item = self._new_raise(budget, values, nanos, hours, actor, note)
+        self._store.put_object(RAISE, item.id, msgspec.json.encode(item).decode(), item.at, actor)
+        self._raises[item.id] = item
+        self._put_raises_in_force()
+        return item
+
+    def _new_raise(  # noqa: PLR0917 - made from what was said, part by part
+        self, budget: str, values: Values, nanos: int, hours: int, actor: str, note: str
+    ) -> Raise:
+        """A raise that is not in force yet. Raises NotFound, ConfigError."""
         now = self._clock.now()
         spec = self._budget(budget)
         end = bounds(spec.window, now)[1]
@@ -204,11 +223,7 @@ class Approvals:
             raise ConfigError(
                 f"the budget {budget!r} does not reset: say for how many hours it is raised", key="hours"
             )
-        item = Raise(f"raise_{_new_id(self._clock)}", budget, values, nanos, until, actor, now, note)
-        self._store.put_object(RAISE, item.id, msgspec.json.encode(item).decode(), now, actor)
-        self._raises[item.id] = item
-        self._put_raises_in_force()
-        return item
+        return Raise(f"raise_{_new_id(self._clock)}", budget, values, nanos, until, actor, now, note)
 
     def _put_raises_in_force(self) -> None:
         self.snapshot = self.snapshot.with_raises(tuple(self._raises.values()))
