@@ -14,7 +14,7 @@ from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.charge import Basis
 from outlay.flow.ledger.reader import LedgerReader
-from outlay.flow.scope import DIMENSIONS, TAG_PREFIX, UNATTRIBUTED, Identity
+from outlay.flow.scope import DIMENSIONS, TAG_PREFIX, UNATTRIBUTED, Identity, scope_text
 from outlay.flow.tags import TagRules, TagSpec
 
 NAMES = ["", "a", "b", "unattributed", "a,b=c", 'q"uote', "ünï", "all", "tag.x", "team=a"]
@@ -111,7 +111,8 @@ def test_sums_by_value_are_the_total(made: list[tuple[object, ...]]) -> None:
                     value = identity.value(name)
                     value = value.lower() if name == "model" else value
                     if value and nanos:
-                        folded[f"{name}={value}"] = folded.get(f"{name}={value}", 0) + nanos
+                        scope = scope_text(((name, value),))
+                        folded[scope] = folded.get(scope, 0) + nanos
                 found = {
                     account.scope: account.spent_nanos
                     for account in reader.accounts(bench.clock.now(), budget=f"each-{name}")

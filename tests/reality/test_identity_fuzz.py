@@ -21,7 +21,7 @@ from outlay.flow.gateway.keys import PreviousSecret
 from outlay.flow.gateway.snapshot import Settings
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.reader import ChargeView, LedgerReader
-from outlay.flow.scope import DIMENSIONS
+from outlay.flow.scope import DIMENSIONS, scope_text
 from outlay.flow.tags import TagSpec
 from outlay.kernel.money import format_usd
 from outlay.testing import MockProvider
@@ -244,10 +244,11 @@ def _accounts_moved_by_their_own(gateway: RunningGateway, found: dict[str, Charg
         for name in EACH:
             value = tags.get(name[4:], "") if name.startswith("tag.") else charge.identity.get(name, "")
             if value:
-                scope = f"{name}={value}"
+                values = ((name, value),)
                 if name == "run":
                     team = charge.identity.get("team", "") or "unattributed"
-                    scope = f"org=acme,run={value},team={team}"
+                    values = (("org", "acme"), ("run", value), ("team", team))
+                scope = scope_text(values)
                 expected[name, scope] = expected.get((name, scope), 0) + charge.cost_nanos
     accounts = gateway.call(
         lambda: [
