@@ -12,6 +12,7 @@ from outlay.flow.gateway.snapshot import Disclose, OnClientGone, Progressive, Se
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.reader import ChargeView, LedgerReader
 from outlay.flow.outcome import Billing
+from outlay.flow.policy import PolicySpec
 from outlay.kernel.errors import StoreError
 from outlay.testing import MockProvider
 from tests.harness import MOCK_PRICES, RunningGateway, budget
@@ -143,6 +144,21 @@ def test_a_stated_limit_and_whole_answers_are_held_whole(tmp_path: Path) -> None
         holds = sorted(charge.hold_nanos for charge in charges_of(gateway))
         assert holds[0] > 2_000 * 10_000
         assert holds[1] > 4_096 * 10_000
+
+
+def test_a_policy_asks_for_the_worst_case_of_a_call_and_not_for_its_first_slice(tmp_path: Path) -> None:
+    dearest = PolicySpec(name="small", max_nanos_per_call=5_000_000)
+    with (
+        MockProvider(prices=MOCK_PRICES) as mock,
+        RunningGateway(
+            tmp_path / "l.db", mock.url, [budget("all", "10")], settings=SETTINGS, **ENGINE
+        ) as gateway,
+    ):
+        gateway.swap(policies=(dearest,))
+        refused = asyncio.run(post(gateway.url, body(1_000)))
+        assert (refused.status, refused.error["code"]) == (402, "call_above_policy")
+        assert not mock.meter.entries
+        assert asyncio.run(post(gateway.url, {**body(10), "max_tokens": 20})).status == 200
 
 
 def test_a_stream_that_no_budget_extends_is_cut_and_says_so(tmp_path: Path) -> None:

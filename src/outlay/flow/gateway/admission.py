@@ -218,7 +218,10 @@ class Admission:
         if self._attempt == 1 and (closed := self._refusing(guard.closed(now))) is not None:
             self._give_up(closed)
             return True
-        if self.fixed is None and (dear := self._refusing(guard.too_dear(self._terms))) is not None:
+        if (
+            self.fixed is None
+            and (dear := self._refusing(guard.too_dear(self._terms, self._worst_case))) is not None
+        ):
             self._unable(dear)
             return True
         fast = self._too_fast(guard, now)
@@ -231,9 +234,12 @@ class Admission:
 
     def _most_tokens(self) -> int:
         """Tokens that this attempt counts in rates until it has settled: all it may use, also where its hold grows."""
-        if self.fixed is not None:
-            return 0
-        return token_bound(self._terms.quote if self._progress is None else self._progress.whole)
+        return 0 if self.fixed is not None else token_bound(self._worst_case)
+
+    @property
+    def _worst_case(self) -> Quote:
+        """All that this attempt may cost: also where its hold is but a first slice of that."""
+        return self._terms.quote if self._progress is None else self._progress.whole
 
     def _refusing(self, found: tuple[Refusal, PolicyMode] | None) -> Refusal | None:
         """What a policy refuses; one in shadow mode only leaves a mark."""

@@ -135,10 +135,10 @@ class Guard:
         self._open_until = now - now % MINUTE_NS + MINUTE_NS
         return None
 
-    def too_dear(self, terms: Terms) -> tuple[Refusal, PolicyMode] | None:
-        """Why a target is not asked: its price or the call's worst case is above a ceiling."""
+    def too_dear(self, terms: Terms, quote: Quote) -> tuple[Refusal, PolicyMode] | None:
+        """Why a target is not asked: its price or the call's worst case (`quote`) is above a ceiling."""
         for item in self._covering:
-            policy, quote = item.policy, terms.quote
+            policy = item.policy
             cap = policy.max_nanos_per_call
             if cap is not None and quote.total_nanos > cap:
                 text = (

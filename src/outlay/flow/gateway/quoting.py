@@ -175,7 +175,7 @@ def preview(  # noqa: PLR0917 - everything a request would bring
 
 def _refused_by_policy(guard: Guard, terms: Terms, now: UnixNanos) -> Refusal | None:
     """What enforced policies say of a call now; rates are a matter of the moment it comes."""
-    for found in (guard.closed(now), guard.too_dear(terms)):
+    for found in (guard.closed(now), guard.too_dear(terms, terms.quote)):
         if found is not None and found[1] is PolicyMode.ENFORCE:
             return found[0]
     return None

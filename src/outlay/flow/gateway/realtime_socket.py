@@ -190,7 +190,7 @@ class RealtimeSession:
         tokens = token_bound(self._terms.quote)
         for found in (
             guard.closed(now),
-            guard.too_dear(self._terms),
+            guard.too_dear(self._terms, self._terms.quote),
             guard.too_fast(tokens, now, is_first=True),
         ):
             if found is None:
