@@ -72,6 +72,11 @@ def test_failures_in_a_row() -> None:
     findings = play(call(number, is_error=True) for number in range(1, 20))
     assert findings[5].verdict is Verdict.WARN
     assert first_stop(findings) == DEFAULT_THRESHOLDS.errors_stop - 1
+    # what was answered in between, or worked, begins the count anew
+    watch = RunWatch()
+    for number in range(200):
+        watch.ended(100, is_error=number % 4 != 0)
+        assert watch.see(call(number, has_tool_result=False), DEFAULT_THRESHOLDS).verdict is Verdict.OK
     mixed = play(call(number, is_error=number % 3 != 0) for number in range(1, 60))
     assert first_stop(mixed) is None
 

@@ -13,9 +13,10 @@ from outlay.flow.orders import OrderKind
 from outlay.flow.policy import PolicySpec
 from outlay.flow.runaway import RunawayAction
 from outlay.testing import MockProvider
-from tests.harness import MOCK_PRICES, RunningGateway, budget
+from tests.harness import MOCK_PRICES, RunningGateway, budget, key
 from tests.reality.load import Reply, post
 
+SECRET_OF_NOBODY = "sk-of-a-key-without-a-team"
 SECRET_TEXT = "the-launch-code-is-4711"
 
 
@@ -100,6 +101,33 @@ def test_a_pause_stops_it_and_an_approval_lets_it_go_on(tmp_path: Path, mock: Mo
         assert [ask(gateway, step(20, "again")).status for _ in range(9)][-1] == 402
         gateway.call(gateway.books.flush)
         assert audit(gateway.path).findings == ()
+
+
+def test_a_run_without_a_team_stops_no_other_of_its_name(tmp_path: Path, mock: MockProvider) -> None:
+    with RunningGateway(
+        tmp_path / "l.db",
+        mock.url,
+        [budget("all", "10")],
+        keys=(key(), key("nobodys", SECRET_OF_NOBODY, team="")),
+        settings=Settings(runaway=RunawayAction.CUT),
+    ) as gateway:
+
+        def theirs(number: int, result: str) -> Reply:
+            run = {"x-outlay-run": "r"}
+            return asyncio.run(post(gateway.url, step(number, result), headers=run, secret=SECRET_OF_NOBODY))
+
+        replies = [theirs(number, "same") for number in range(12)]
+        assert replies[-1].error["code"] == "killed"
+        assert ask(gateway, step(1, "honest work"), "r").status == 200
+        (order,) = gateway.gateway.snapshot.orders
+        assert order.name == "kill:org=acme,run=r,team=unattributed"
+
+        def lift() -> None:
+            gateway.gateway.take_orders(())
+            gateway.gateway.watching.lifted(order)
+
+        gateway.call(lift)
+        assert theirs(13, "something new").status == 200
 
 
 def test_a_policy_cuts_what_else_runs(tmp_path: Path, mock: MockProvider) -> None:

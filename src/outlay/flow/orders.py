@@ -62,6 +62,18 @@ def is_covered(order: Order, identity: Identity) -> bool:
     return True
 
 
+def run_scope(org: str, team: str, run: str) -> dict[str, str]:
+    """The scope of one run: a run without a team must not stop those of the same name in every team."""
+    return {"org": org or UNATTRIBUTED, "team": team or UNATTRIBUTED, "run": run}
+
+
+def run_of(scope: Mapping[str, str]) -> tuple[str, str, str]:
+    """(org, team, run) that a scope names; "" for what it leaves open or calls unattributed."""
+    values = (scope.get(name, "") for name in ("org", "team", "run"))
+    org, team, run = ("" if value == UNATTRIBUTED else value for value in values)
+    return org, team, run
+
+
 def exact_scope(order: Order) -> tuple[str, str] | None:
     """The one dimension and value of an order that covers just those whose value is equal; None for all others."""
     if len(order.scope) != 1:

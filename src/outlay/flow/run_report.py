@@ -6,9 +6,11 @@ no longer than the input and output of the call before it.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
+from outlay.flow.orders import Order, OrderKind
 from outlay.kernel.money import line_cost
 
 
@@ -56,6 +58,34 @@ class RunParts(msgspec.Struct, frozen=True):
     def multiplier_tenths(self) -> int | None:
         """Total over the first call, in tenths; None if the first call cost nothing."""
         return None if not self.first_call else self.total * 10 // self.first_call
+
+
+class RunLimits(Protocol):
+    """What a run was opened with, and spent. Amounts in nanos, times in UTC ns."""
+
+    @property
+    def cap_nanos(self) -> int | None: ...
+    @property
+    def max_calls(self) -> int | None: ...
+    @property
+    def deadline(self) -> int | None: ...
+    @property
+    def tree_nanos(self) -> int:
+        """Cost of it and of the runs below it."""
+
+
+def run_state(run: RunLimits, calls: int, stop: Order | None, now: int) -> tuple[str, str]:
+    """(`killed`, `paused`, `over` or `open`; the same in words): why a run's next call would not begin."""
+    if stop is not None:
+        kind = "killed" if stop.kind is OrderKind.KILL else "paused"
+        return kind, f"{kind}: {stop.reason}"
+    if run.deadline is not None and now >= run.deadline:
+        return "over", "expired"
+    if run.max_calls is not None and calls >= run.max_calls:
+        return "over", "calls spent"
+    if run.cap_nanos is not None and run.tree_nanos >= run.cap_nanos:
+        return "over", "cap spent"
+    return "open", "open"
 
 
 def split_run(run: str, charges: Sequence[RunCharge]) -> RunParts:

@@ -100,7 +100,8 @@ class RunWatch:
         "_actions",
         "_calls",
         "_costs",
-        "_errors",
+        "_failed_calls",
+        "_failed_tools",
         "_first_tokens",
         "_lags",
         "_recent",
@@ -123,7 +124,9 @@ class RunWatch:
         self._results: deque[int] = deque(maxlen=KEPT)
         self._costs: deque[int] = deque(maxlen=20)
         self._calls = 0
-        self._errors = 0
+        self._failed_calls = 0
+        self._failed_tools = 0
+        """Either in a row: a call that is answered, or a tool that works, ends its own."""
         self._revisits = 0
         self._stale = 0
         self._first_tokens = 0
@@ -149,7 +152,7 @@ class RunWatch:
         if signature.has_tool_result:
             self._stale = self._stale + 1 if signature.result in self._results else 0
             self._results.append(signature.result)
-            self._errors = self._errors + 1 if signature.is_error else 0
+            self._failed_tools = self._failed_tools + 1 if signature.is_error else 0
         self._remember(signature)
         found = OK if self._calls < limits.least_calls else self._judge(signature, limits)
         if found.verdict is Verdict.STOP and is_revisit and self._lags is not None and self._lags[1]:
@@ -188,15 +191,14 @@ class RunWatch:
     def ended(self, cost_nanos: int, *, is_error: bool) -> None:
         """A call of the run was booked."""
         self._costs.append(cost_nanos)
-        if is_error:
-            self._errors += 1
+        self._failed_calls = self._failed_calls + 1 if is_error else 0
 
     def forgive(self) -> None:
         """Somebody let the run go on: what it did until now counts no more."""
         self._lags = self._stuck = None
         for kept in (self._recent, self._results, self._seen, self._actions):
             kept.clear()
-        self._errors = self._revisits = self._stale = 0
+        self._failed_calls = self._failed_tools = self._revisits = self._stale = 0
         self.stopped = False
 
     def _judge(self, signature: Signature, limits: Thresholds) -> Finding:
@@ -210,12 +212,13 @@ class RunWatch:
             )
         if self._stale >= limits.stale_results_stop:
             return Finding(Verdict.STOP, f"{self._stale} tool results in a row had all been seen before")
-        if self._errors >= limits.errors_stop:
-            return Finding(Verdict.STOP, f"{self._errors} failures in a row")
+        errors = max(self._failed_calls, self._failed_tools)
+        if errors >= limits.errors_stop:
+            return Finding(Verdict.STOP, f"{errors} failures in a row")
         if circles >= limits.circles_warn and calls >= limits.least_circle_calls - 2:
             return Finding(Verdict.WARN, f"the last {period} call(s) repeat ({circles} times)")
-        if self._errors >= limits.errors_warn:
-            return Finding(Verdict.WARN, f"{self._errors} failures in a row")
+        if errors >= limits.errors_warn:
+            return Finding(Verdict.WARN, f"{errors} failures in a row")
         first = self._first_tokens
         if first and signature.input_tokens > limits.growth_warn * max(first, 1_000):
             return Finding(Verdict.WARN, f"its context has grown {signature.input_tokens // first} times")

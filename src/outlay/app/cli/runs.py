@@ -1,6 +1,7 @@
 """`outlay run`: runs of agents, what they cost and where that went; pause one, let it go on."""
 
 import argparse
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from outlay.app.cli.access import actor, open_config, operating
@@ -9,8 +10,9 @@ from outlay.app.cli.output import Terminal, iso, money, usd
 from outlay.app.cli.times import parse_when
 from outlay.app.config import Config
 from outlay.flow.ledger.run_reader import RunReader, RunView
-from outlay.flow.orders import OrderKind
-from outlay.flow.run_report import RunCharge, RunParts, split_run
+from outlay.flow.orders import Order, OrderKind, find_order
+from outlay.flow.run_report import RunCharge, RunParts, run_state, split_run
+from outlay.flow.scope import Identity
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import NotFound
 
@@ -140,7 +142,7 @@ def resume(options: argparse.Namespace, terminal: Terminal) -> int:
     return OK
 
 
-def run_document(run: RunView, stops: list[dict[str, Any]]) -> dict[str, Any]:
+def run_document(run: RunView, stops: Sequence[Order]) -> dict[str, Any]:
     """A run as JSON."""
     found: dict[str, Any] = {name: getattr(run, name) for name in ("org", "team", "name", "agent", "parent")}
     for name in ("cost", "tree", "cap"):
@@ -151,8 +153,8 @@ def run_document(run: RunView, stops: list[dict[str, Any]]) -> dict[str, Any]:
     stop = _stop_of(run, stops)
     return {
         **found,
-        "order": None if stop is None else stop["name"],
-        "reason": None if stop is None else stop["reason"],
+        "order": None if stop is None else stop.name,
+        "reason": None if stop is None else stop.reason,
     }
 
 
@@ -174,30 +176,26 @@ def charge_document(charge: RunCharge) -> dict[str, Any]:
     return {**found, **times, **money("cost", charge.cost_nanos), **money("held", charge.hold_nanos)}
 
 
-def state_of(run: RunView, stops: list[dict[str, Any]], now: int) -> str:
-    """`killed: why`, `paused: why`, `expired`, `calls spent`, or `open`."""
-    stop = _stop_of(run, stops)
-    if stop is not None:
-        return f"{'killed' if stop['kind'] == OrderKind.KILL else 'paused'}: {stop['reason']}"
-    if run.deadline is not None and now >= run.deadline:
-        return "expired"
-    if run.max_calls is not None and run.calls >= run.max_calls:
-        return "calls spent"
-    return "open"
+def state_of(run: RunView, stops: Sequence[Order], now: int) -> str:
+    """`killed: why`, `paused: why`, `expired`, `calls spent`, `cap spent`, or `open`."""
+    return run_state(run, run.calls, _stop_of(run, stops), now)[1]
 
 
-def _stop_of(run: RunView, stops: list[dict[str, Any]]) -> dict[str, Any] | None:
-    known = {"org": run.org, "team": run.team, "run": run.name, "agent": run.agent}
-    for stop in stops:
-        scope = stop["scope"]
-        if all(known.get(dimension) == value for dimension, value in scope.items()):
-            return stop
-    return None
+def orders_of(found: Iterable[Mapping[str, Any]]) -> tuple[Order, ...]:
+    """Orders as `Operations.orders` gives them."""
+    return tuple(
+        Order(OrderKind(item["kind"]), item["scope"], item["reason"], item["actor"], item["at"])
+        for item in found
+    )
 
 
-def _stops(path: str) -> list[dict[str, Any]]:
+def _stop_of(run: RunView, stops: Sequence[Order]) -> Order | None:
+    return find_order(stops, Identity(org=run.org, team=run.team, run=run.name, agent=run.agent))
+
+
+def _stops(path: str) -> tuple[Order, ...]:
     with operating(path) as operations:
-        return operations.orders()
+        return orders_of(operations.orders())
 
 
 def _scope(options: argparse.Namespace) -> dict[str, str]:

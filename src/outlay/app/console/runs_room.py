@@ -11,7 +11,7 @@ from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 
 from outlay.app.cli.output import iso
-from outlay.app.cli.runs import PARTS
+from outlay.app.cli.runs import PARTS, orders_of
 from outlay.app.console.charts import MONEY, share_bar, steps, time_bar
 from outlay.app.console.desk import Desk, GatewayDown
 from outlay.app.console.door import person_of
@@ -22,7 +22,7 @@ from outlay.app.console.web import Page, Part, Web
 from outlay.flow.ledger.rollup import NOTHING, Figures
 from outlay.flow.ledger.run_reader import RunView
 from outlay.flow.orders import Order, OrderKind, find_order
-from outlay.flow.run_report import RunCharge, split_run
+from outlay.flow.run_report import RunCharge, run_state, split_run
 from outlay.flow.runs import MAX_DEPTH
 from outlay.flow.scope import UNATTRIBUTED, Identity
 from outlay.kernel.errors import ConfigError, NotFound, OutlayError, StoreError
@@ -190,27 +190,13 @@ def _add_trees(found: Mapping[Key, RunLine]) -> None:
 def _orders(desk: Desk) -> tuple[Order, ...]:
     try:
         with desk.operating() as operations:
-            found = operations.orders()
+            return orders_of(operations.orders())
     except GatewayDown:
         return ()
-    return tuple(
-        Order(OrderKind(item["kind"]), item["scope"], item["reason"], item["actor"], item["at"])
-        for item in found
-    )
 
 
 def _state(line: RunLine, orders: Sequence[Order], now: int) -> tuple[str, str]:
-    order = _stop_of(line.key, line.agent, orders)
-    if order is not None:
-        kind = "killed" if order.kind is OrderKind.KILL else "paused"
-        return kind, f"{kind}: {order.reason}"
-    if line.deadline is not None and now >= line.deadline:
-        return "over", "expired"
-    if line.max_calls is not None and line.figures.calls >= line.max_calls:
-        return "over", "calls spent"
-    if line.cap_nanos is not None and line.tree_nanos >= line.cap_nanos:
-        return "over", "cap spent"
-    return "open", "open"
+    return run_state(line, line.figures.calls, _stop_of(line.key, line.agent, orders), now)
 
 
 def _stop_of(key: Key, agent: str, orders: Sequence[Order]) -> Order | None:

@@ -35,18 +35,20 @@ LEAST_SLICE: Final = 16
 
 
 class Slices:
-    """What answers usually are, by model and key, in output tokens. Forgets what is not asked for."""
+    """What answers usually are, by model and key, in output tokens. Forgets what gave no answer for longest."""
 
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str], deque[int]] = {}
 
     def learn(self, model: str, key: str, output_tokens: int) -> None:
         """A stream ended by itself with so many tokens."""
-        found = self._answers.get((model, key))
+        # taken out and put in again: the first is the one whose last answer is oldest
+        found = self._answers.pop((model, key), None)
         if found is None:
             if len(self._answers) >= MAX_LEARNED:
                 del self._answers[next(iter(self._answers))]
-            found = self._answers[model, key] = deque(maxlen=KEPT_ANSWERS)
+            found = deque(maxlen=KEPT_ANSWERS)
+        self._answers[model, key] = found
         found.append(output_tokens)
 
     def first(self, model: str, key: str, default: int) -> int:

@@ -1,11 +1,11 @@
 """Runs under watch: each call's signature before it is held, each charge after; a verdict becomes a mark or an order.
 
-Keeps hashes, for the newest runs only. What a run did before the gateway started counts anew.
+Keeps hashes, for the runs that called last only. What a run did before the gateway started counts anew.
 """
 
 from typing import TYPE_CHECKING, Final
 
-from outlay.flow.orders import Order, OrderKind
+from outlay.flow.orders import Order, OrderKind, run_of, run_scope
 from outlay.flow.runaway import Finding, RunawayAction, RunWatch, Signature, Verdict
 from outlay.flow.scope import Identity
 from outlay.wire.intent import CallIntent
@@ -34,11 +34,13 @@ class Watching:
         if tail is None:
             return None
         key = (identity.org, identity.team, identity.run)
-        watch = self._watches.get(key)
+        # taken out and put in again: the first is the one that has not called for longest
+        watch = self._watches.pop(key, None)
         if watch is None:
             if len(self._watches) >= MAX_WATCHED:
                 del self._watches[next(iter(self._watches))]
-            watch = self._watches[key] = RunWatch()
+            watch = RunWatch()
+        self._watches[key] = watch
         signature = Signature(
             tail.action,
             tail.result,
@@ -64,17 +66,18 @@ class Watching:
     def lifted(self, order: Order) -> None:
         """Somebody let a run go on: what it did until now counts no more. Whoever gave the order: a person's may have
         taken the place of the rule's, and a run that was stopped once must not be deaf to the next stop."""
-        scope = order.scope
-        watch = self._watches.get((scope.get("org", ""), scope.get("team", ""), scope.get("run", "")))
-        if watch is not None:
-            watch.forgive()
+        org, team, run = run_of(order.scope)
+        for key in [(org, team, run)] if org else [key for key in self._watches if key[1:] == (team, run)]:
+            watch = self._watches.get(key)
+            if watch is not None:
+                watch.forgive()
 
     def _stop(self, identity: Identity, finding: Finding, kind: OrderKind) -> None:
         gateway = self._gateway
-        scope = {"org": identity.org, "team": identity.team, "run": identity.run}
+        scope = run_scope(identity.org, identity.team, identity.run)
         now = gateway.clock.now()
         reason = f"it looks like a runaway: {finding.reason}"
-        order = Order(kind, {name: value for name, value in scope.items() if value}, reason, ACTOR, now)
+        order = Order(kind, scope, reason, ACTOR, now)
         gateway.metrics.refused("runaway_stopped")
         gateway.on_order(order, now)
 
