@@ -188,3 +188,19 @@ def test_the_process_tells_by_itself(world: World, sink: Sink) -> None:
         assert sink.of("/hook")
         assert alerts.end() == 0
         assert not any(SIGNER in line or sink.place in line for line in alerts.output)
+
+
+@pytest.mark.slow
+def test_names_that_callers_chose_do_not_silence_alerts(world: World, sink: Sink) -> None:
+    """A caller may name its agent anything, also what a scope's text could be taken for."""
+    text = world.path.read_text()
+    world.path.write_text(
+        text.replace('name: each-team, scope: {team: "*"}', 'name: each-agent, scope: {agent: "*"}')
+    )
+    hooks: list[Any] = []
+    while not hooks:
+        world.call(x_outlay_agent="a,b=c")
+        look(world)
+        hooks = [hook for hook in sink.of("/hook") if hook["budget"] == "each-agent"]
+    assert hooks[0]["scope"] == 'agent="a,b=c"'
+    assert [item["name"] for item in hooks[0]["contributors"]] == ["dev/gpt-test"]

@@ -82,6 +82,12 @@ class Alert(msgspec.Struct, frozen=True):
     undelivered: tuple[str, ...] = ()
     """Targets that did not take it."""
 
+    @property
+    def account_id(self) -> int:
+        """The account that it is about, as its id says; 0 if that is of another form."""
+        parts = self.id.split("|")
+        return int(parts[1]) if len(parts) == 4 and parts[1].isdecimal() else 0
+
 
 class Crossing(msgspec.Struct, frozen=True):
     """A threshold, and how the account stands to it."""

@@ -13,6 +13,8 @@ from outlay.app.config import Config
 from outlay.app.config.tree import AlertsSection
 from outlay.app.operations import Operating
 from outlay.flow.ledger.reader import LedgerReader, SpendRow
+from outlay.flow.ledger.room_reader import RoomReader
+from outlay.kernel.errors import NotFound
 from outlay.kernel.money import format_usd
 from outlay.report.alerts import Alert, Balance, Rule, changes, crossings
 
@@ -31,7 +33,7 @@ class Watch:
         section = config.declared.alerts
         rules = rules_of(section)
         known = {item["id"]: msgspec.convert(item, Alert) for item in operations.alerts()}
-        with LedgerReader(config.ledger_path) as reader:
+        with RoomReader(config.ledger_path) as reader:
             balances = balances_of(reader, now)
             changed = changes(known, crossings(rules, balances, now), now)
             told = []
@@ -107,9 +109,13 @@ def balances_of(reader: LedgerReader, now: int) -> list[Balance]:
     ]
 
 
-def contributors(reader: LedgerReader, alert: Alert, now: int) -> list[dict[str, Any]]:
-    """The dearest keys and models of an account's window."""
-    scope = dict(part.partition("=")[::2] for part in alert.scope.split(",") if "=" in part)
+def contributors(reader: RoomReader, alert: Alert, now: int) -> list[dict[str, Any]]:
+    """The dearest keys and models of an account's window; none if the ledger does not know the account."""
+    try:
+        # the values themselves: what a scope says to people cannot be read back
+        scope = dict(reader.account_values(alert.account_id))
+    except NotFound:
+        return []
     groups = [name for name in scope if name not in ("key", "model")]
     rows = reader.spend([*groups, "key", "model"], alert.window_start, now + 1)
     kept = [row for row in rows if _is_in(row, scope)]
@@ -126,6 +132,10 @@ def contributors(reader: LedgerReader, alert: Alert, now: int) -> list[dict[str,
 
 def _is_in(row: SpendRow, scope: Mapping[str, str]) -> bool:
     return all(
-        row.group[name] == value or (value.endswith("*") and row.group[name].startswith(value[:-1]))
+        _matches(value, row.group[name].lower() if name == "model" else row.group[name])
         for name, value in scope.items()
     )
+
+
+def _matches(wanted: str, value: str) -> bool:
+    return value == wanted or (wanted.endswith("*") and value.startswith(wanted[:-1]))
