@@ -289,6 +289,12 @@ def test_counters_of_callers_who_are_gone_are_let_go(monkeypatch: pytest.MonkeyP
     assert len(book._limits) <= 300
     # what still counts is not forgotten
     assert book.of(Covering(policy, (("run", "r4999"),))).requests.posted == 1
+    # nor is what a remembered caller still counts in: two counters would let twice the limit pass
+    kept = book.of(Covering(policy, (("run", "kept"),)))
+    for number in range(5_000, 6_000):
+        book.of(Covering(policy, (("run", f"r{number}"),)))
+    assert ("each-run", (("run", "kept"),)) not in book._limits
+    assert book.of(Covering(policy, (("run", "kept"),))) is kept
 
 
 class _Failing:

@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import apsw
 import pytest
 
 import outlay
@@ -177,3 +178,17 @@ def test_a_gateway_and_the_sdk_do_not_share_a_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="in use by a gateway"):
         DirectLedger(tmp_path / "l.db", clock)
     store.close(clock.now())
+
+
+def test_the_journal_goes_on_from_its_newest_row_of_any_kind(tmp_path: Path) -> None:
+    """A gateway whose clock was ahead has written what only it writes: what follows must come after it."""
+    clock = SystemClock()
+    DirectLedger(tmp_path / "l.db", clock).close()
+    db = apsw.Connection(str(tmp_path / "l.db"))
+    ahead = clock.now() + 10**15
+    db.execute("INSERT INTO account_limits VALUES (?, 1, 5, 1, ?)", (ahead, ahead))
+    db.execute("INSERT INTO extensions VALUES (?, x'00', 5, ?)", (ahead + 1, ahead))
+    ledger = DirectLedger(tmp_path / "l.db", clock)
+    assert db.execute("SELECT seq FROM sequences").fetchall() == [(ahead + 1,)]
+    ledger.close()
+    db.close()

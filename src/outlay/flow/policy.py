@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from outlay.flow.authorize import Clamp
-from outlay.flow.budgets import AccessRule, BudgetSpec, Origin
+from outlay.flow.budgets import AccessRule, BudgetSpec, Origin, model_allowed, pattern_matches
 from outlay.flow.runaway import RunawayAction
 from outlay.flow.scope import Identity, match_scope
 from outlay.flow.windows import Window, WindowKind
@@ -38,6 +38,12 @@ class Rung(msgspec.Struct, frozen=True):
     """Model that is used instead; empty: calls are paused (402) until somebody approves."""
     models: tuple[str, ...] = ()
     """Names or `prefix*` that are downgraded; empty: all but `use`."""
+
+    def is_for(self, model: str) -> bool:
+        """Whether calls for a model are downgraded."""
+        if self.models:
+            return any(pattern_matches(pattern.lower(), model.lower()) for pattern in self.models)
+        return model.lower() != self.use.lower()
 
 
 class Hours(msgspec.Struct, frozen=True):
@@ -82,6 +88,12 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True):
     """In the place of `gateway.clamp`."""
     origin: Origin = Origin.STORE
     place: str = ""
+
+    def allows(self, identity: Identity, target: str) -> bool:
+        """Whether its lists of models let a caller of its scope ask for a target's model."""
+        if not (self.allow_models or self.deny_models):
+            return True
+        return model_allowed((AccessRule({}, self.allow_models, self.deny_models),), identity, target)
 
     @property
     def has_rates(self) -> bool:

@@ -56,6 +56,7 @@ class RateLimits:
     """The counters of one policy and scope value."""
 
     __slots__ = (
+        "__weakref__",
         "in_flight",
         "name",
         "parallel",

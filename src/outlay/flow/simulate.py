@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from outlay.flow.bars import Bars, Gate, Pace, ceilings
-from outlay.flow.budgets import AccessRule, BudgetSpec, budgets_for, model_allowed, pattern_matches
+from outlay.flow.budgets import BudgetSpec, budgets_for
 from outlay.flow.past import (
     IMPORTED,
     Amount,
@@ -360,7 +360,7 @@ class Replay:
             policy = covering.policy
             is_enforced = policy.mode is PolicyMode.ENFORCE
             bars = entry.enforced if is_enforced else entry.shadow
-            if not _allows(policy, identity, route.model):
+            if not policy.allows(identity, route.model):
                 bars.rules.append(Cause(policy.name, "model_not_allowed"))
             gate = self._gates.get(policy.name)
             if gate is not None:
@@ -372,7 +372,7 @@ class Replay:
                 bars.paces.append(pace)
                 entry.paces += (pace,)
             if route.operation not in _OFF_LADDER:
-                entry.rungs += [(rung, policy) for rung in policy.ladder if _is_for(rung, identity.model)]
+                entry.rungs += [(rung, policy) for rung in policy.ladder if rung.is_for(identity.model)]
             if is_enforced:
                 entry.preferred = entry.preferred or policy.providers
         entry.ending = tuple(pace for pace in entry.paces if pace.ends)
@@ -489,18 +489,6 @@ class Replay:
             moved = _Move(found, target.price, target.until, sums)
         entry.moves[step] = moved
         return moved
-
-
-def _is_for(rung: Rung, model: str) -> bool:
-    if rung.models:
-        return any(pattern_matches(pattern.lower(), model.lower()) for pattern in rung.models)
-    return model.lower() != rung.use.lower()
-
-
-def _allows(policy: PolicySpec, identity: Identity, target: str) -> bool:
-    if not (policy.allow_models or policy.deny_models):
-        return True
-    return model_allowed((AccessRule({}, policy.allow_models, policy.deny_models),), identity, target)
 
 
 def _cost_there(row: PastCharge, requested: Request, price: ModelPrice, now: int) -> int | None:

@@ -6,12 +6,12 @@ counters are as exact as balances. Says why; places nothing.
 
 from collections.abc import Callable, Sequence
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from outlay.flow.accounts import Account
 from outlay.flow.authorize import Clamp
-from outlay.flow.budgets import AccessRule, model_allowed, pattern_matches
 from outlay.flow.gateway.refusal import Refusal, iso
 from outlay.flow.gateway.settlement import Terms
 from outlay.flow.policy import (
@@ -35,24 +35,33 @@ MAX_LIMITS: Final = 100_000
 
 
 class LimitBook:
-    """All counters, by policy and scope values: they outlive snapshots. `now` gives UTC ns."""
+    """All counters, by policy and scope values: they outlive snapshots. `now` gives UTC ns.
+
+    Idle ones are let go of, but as long as a remembered caller counts in one, all others of its scope do too: two
+    counters for one scope would let twice the limit pass.
+    """
 
     def __init__(self, now: Callable[[], int]) -> None:
         self._now = now
         self._next_cleaning = MAX_LIMITS
         self._limits: dict[tuple[str, tuple[tuple[str, str], ...]], RateLimits] = {}
+        self._in_use: WeakValueDictionary[tuple[str, tuple[tuple[str, str], ...]], RateLimits] = (
+            WeakValueDictionary()
+        )
 
     def of(self, covering: Covering) -> RateLimits:
         """The counters of a policy for a caller, with its limits as they are now."""
         policy, key = covering.policy, (covering.policy.name, covering.values)
-        found = self._limits.get(key)
-        if found is None:
+        found = self._in_use.get(key)
+        if found is None or key not in self._limits:
             if len(self._limits) >= self._next_cleaning:
                 now = self._now()
                 self._limits = {name: kept for name, kept in self._limits.items() if not kept.is_idle(now)}
                 # what is busy stays: looking through it for every new caller would be all that is done
                 self._next_cleaning = max(MAX_LIMITS, 2 * len(self._limits))
-            found = self._limits[key] = RateLimits(policy.name, scope_text(covering.values))
+            if found is None:
+                found = self._in_use[key] = RateLimits(policy.name, scope_text(covering.values))
+            self._limits[key] = found
         found.requests_limit = policy.requests_per_minute
         found.tokens_limit = policy.tokens_per_minute
         found.parallel = policy.parallel
@@ -106,7 +115,7 @@ class Guard:
             if best is not None and item.policy.mode is not best.policy.mode:
                 break  # enforced ones come first: a shadow ladder keeps nobody from being moved
             for rung in item.policy.ladder:
-                if not _is_for(rung, model) or (best is not None and rung.at_percent <= best.rung.at_percent):
+                if not rung.is_for(model) or (best is not None and rung.at_percent <= best.rung.at_percent):
                     continue
                 for account in accounts:
                     limit = account.limit
@@ -194,10 +203,8 @@ class Guard:
         """Name of a shadow policy that would not allow the model; empty if none."""
         for item in self._covering:
             policy = item.policy
-            if policy.mode is PolicyMode.SHADOW and (policy.allow_models or policy.deny_models):
-                rule = AccessRule({}, policy.allow_models, policy.deny_models)
-                if not model_allowed((rule,), identity, target):
-                    return policy.name
+            if policy.mode is PolicyMode.SHADOW and not policy.allows(identity, target):
+                return policy.name
         return ""
 
 
@@ -210,9 +217,3 @@ def guard_of(policies: Sequence[PolicySpec], identity: Identity, book: LimitBook
 def token_bound(quote: Quote) -> int:
     """Tokens that a call counts until it has settled."""
     return quote.input_tokens + quote.choices * quote.max_output_tokens
-
-
-def _is_for(rung: Rung, model: str) -> bool:
-    if rung.models:
-        return any(pattern_matches(pattern.lower(), model.lower()) for pattern in rung.models)
-    return model.lower() != rung.use.lower()

@@ -34,7 +34,7 @@ from outlay.flow.ledger.directory import (
 from outlay.flow.ledger.liveness import EpochLock, SharedLock, is_dead
 from outlay.flow.ledger.numbers import Numbers, one
 from outlay.flow.ledger.port import SCHEMA_VERSION, ChargeRow, HoldRow, JobRow, StoreBusy
-from outlay.flow.ledger.sqlite import APPLICATION_ID, MIN_SQLITE, boot_id
+from outlay.flow.ledger.sqlite import APPLICATION_ID, HIGHEST_SEQ, MIN_SQLITE, boot_id
 from outlay.flow.scope import Identity, match_scope
 from outlay.flow.windows import (
     WindowKind,
@@ -258,12 +258,7 @@ class DirectLedger:
             schema = importlib.resources.files("outlay.flow.ledger").joinpath("schema.sql")
             db.execute(schema.read_text("utf-8"))
         db.execute(_SEQUENCE)
-        highest = one(
-            db,
-            "SELECT max(coalesce((SELECT max(seq) FROM holds), 0), coalesce((SELECT max(seq) FROM limits), 0),"
-            " coalesce((SELECT max(seq) FROM postings), 0), coalesce((SELECT max(settle_seq) FROM"
-            " (SELECT settle_seq FROM charges ORDER BY id DESC LIMIT 100000)), 0))",
-        )
+        highest = one(db, HIGHEST_SEQ)
         db.execute(
             "INSERT INTO sequences VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET seq = max(seq, excluded.seq)",
             (highest[0] if highest else 0,),

@@ -21,6 +21,7 @@ class Runs:
         self._store = store
         self._batch = batch
         self._runs: dict[RunKey, Run | None] = {}
+        self._next_cleaning = MAX_RUNS
 
     def of(self, identity: Identity) -> Run | None:
         """The identity's run, if anything is known of it beside its name."""
@@ -40,9 +41,7 @@ class Runs:
             run = Run(key, row.opened_at, parent)
             run.cap_nanos, run.max_calls, run.deadline = row.cap_nanos, row.max_calls, row.deadline
             run.calls = row.calls
-        if len(self._runs) >= MAX_RUNS:
-            self._forget_unknown()
-        self._runs[key] = run
+        self._remember(key, run)
         return run
 
     def open(self, key: RunKey, terms: RunTerms, pinned: str, now: int) -> bool:
@@ -91,7 +90,7 @@ class Runs:
     def _make(self, key: RunKey, parent: Run | None, terms: RunTerms, now: int) -> Run:
         run = Run(key, now, parent)
         run.lower(terms)
-        self._runs[key] = run
+        self._remember(key, run)
         self.touch(run)
         return run
 
@@ -102,9 +101,14 @@ class Runs:
         for run in list(kept.values()):
             kept.update((above.key, above) for above in run.line())
         self._runs = dict(kept)
+        self._next_cleaning = max(MAX_RUNS, 2 * len(self._runs))
 
-    def _forget_unknown(self) -> None:
-        self._runs = {key: run for key, run in self._runs.items() if run is not None}
+    def _remember(self, key: RunKey, run: Run | None) -> None:
+        if len(self._runs) >= self._next_cleaning:
+            # of those that are known there must be one object only, so they stay until all chains look again
+            self._runs = {name: kept for name, kept in self._runs.items() if kept is not None}
+            self._next_cleaning = max(MAX_RUNS, 2 * len(self._runs))
+        self._runs[key] = run
 
 
 _MISSING: Run | None = Run(("", "", ""), 0)

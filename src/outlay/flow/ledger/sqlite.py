@@ -70,6 +70,13 @@ _COUNT_REFUSAL = (
     "INSERT INTO refusals VALUES (?,?,?,?,?,?,?) ON CONFLICT (minute, code, budget, org, team, key)"
     " DO UPDATE SET count = count + excluded.count"
 )
+HIGHEST_SEQ = (
+    "SELECT max(coalesce((SELECT max(seq) FROM holds), 0), coalesce((SELECT max(seq) FROM limits), 0),"
+    " coalesce((SELECT max(seq) FROM postings), 0), coalesce((SELECT max(seq) FROM extensions), 0),"
+    " coalesce((SELECT max(seq) FROM account_limits), 0), coalesce((SELECT max(settle_seq) FROM"
+    " (SELECT settle_seq FROM charges ORDER BY id DESC LIMIT 100000)), 0))"
+)
+"""The newest number of the journal: whoever writes next goes on from there."""
 _CHARGE_COLUMNS = ",".join(
     "cost_nanos + adjustment_nanos" if name == "cost_nanos" else name for name in ChargeRow._fields
 )
@@ -136,11 +143,7 @@ class SqliteStore:
             holds = [HoldRow(*row) for row in execute("SELECT * FROM holds ORDER BY seq")]
             jobs = [JobRow(*row) for row in execute("SELECT * FROM jobs ORDER BY at")]
             seqs = self._all(
-                "SELECT max(coalesce((SELECT max(seq) FROM holds), 0), coalesce((SELECT max(seq) FROM limits), 0),"
-                " coalesce((SELECT max(seq) FROM postings), 0), coalesce((SELECT max(seq) FROM extensions), 0),"
-                " coalesce((SELECT max(seq) FROM account_limits), 0),"
-                " coalesce((SELECT max(settle_seq) FROM"
-                " (SELECT settle_seq FROM charges ORDER BY id DESC LIMIT 100000)), 0))",
+                HIGHEST_SEQ,
                 (),
             )[0]
             oldest = now - 401 * 86400 * 1_000_000_000

@@ -9,16 +9,16 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.ledger.direct import RunLimit
+from outlay.flow.runs import MAX_DEPTH
 from outlay.kernel.clock import Clock
 from outlay.kernel.errors import OutlayError
 from outlay.kernel.money import format_usd
 
-MAX_DEPTH: Final = 8
 T = TypeVar("T")
 
 
