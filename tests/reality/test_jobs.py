@@ -15,6 +15,7 @@ import pytest
 from outlay.flow.gateway.snapshot import Disclose, Settings
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.reader import ChargeView
+from outlay.flow.policy import PolicyMode, PolicySpec
 from outlay.testing import MockProvider
 from tests import world
 from tests.harness import SECRET, RunningGateway, budget, key
@@ -165,6 +166,31 @@ def test_a_batch_that_the_budget_does_not_cover(tmp_path: Path) -> None:
             submit(client, lines())
         assert raised.value.status_code == 402
         assert not [call for call in stage.mock.calls if call.path == "/v1/batches" and call.method == "POST"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        ({"max_output_nanos_per_mtok": 1_000_000_000}, "price_above_ceiling"),
+        ({"max_nanos_per_call": 1_000}, "call_above_policy"),
+    ],
+)
+def test_what_a_policy_says_of_a_call_it_says_of_each_line(
+    stage: Stage, limits: dict[str, Any], code: str
+) -> None:
+    with stage.openai() as client:
+        stage.gateway.swap(policies=(PolicySpec(name="cheap", **limits),))
+        with pytest.raises(openai.APIStatusError, match=r"line 1.*'cheap'") as raised:
+            submit(client, lines())
+        assert raised.value.code == code
+        assert not [call for call in stage.mock.calls if call.path == "/v1/batches" and call.method == "POST"]
+        marking = PolicySpec(name="cheap", mode=PolicyMode.SHADOW, **limits)
+        stage.gateway.swap(policies=(marking,))
+        batch = submit(client, lines())
+        done(lambda: client.batches.retrieve(batch.id), ("completed",))
+        stage.wait()
+    (charge,) = stage.costly()
+    assert (charge.reason or "").startswith(f"shadow: {code}: cheap")
 
 
 def test_a_bad_line_is_named(stage: Stage) -> None:

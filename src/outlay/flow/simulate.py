@@ -61,7 +61,9 @@ MAX_REFUSED: Final = 100_000
 PREPRICED: Final = frozenset(
     {Operation.FREE, Operation.PASSTHROUGH, Operation.BATCH, Operation.MESSAGE_BATCH, Operation.FINE_TUNING}
 )
-"""Operations that are no model call at its price: no ceiling, no ladder and no tokens a minute apply."""
+"""Operations that are no model call at its price: no ladder and no tokens a minute apply."""
+_MANY: Final = frozenset({Operation.BATCH, Operation.MESSAGE_BATCH})
+"""Many calls in one charge: what one of them may cost cannot be asked of it, their model's price can."""
 _OFF_LADDER: Final = PREPRICED | {Operation.REALTIME}
 _FINAL: Final = frozenset({"paused", "outside_hours", "rate_limited", "call_above_rate"})
 """Refusals after which a request makes no other attempt."""
@@ -365,7 +367,9 @@ class Replay:
             gate = self._gates.get(policy.name)
             if gate is not None:
                 bars.gates.append(gate)
-            if not entry.is_prepriced:
+            if route.operation in _MANY:
+                bars.ceilings += (found for found in ceilings(policy, price) if found[0] < 0)
+            elif not entry.is_prepriced or route.operation == Operation.FINE_TUNING:
                 bars.ceilings += ceilings(policy, price)
             if policy.has_rates:
                 pace = self._pace(covering)

@@ -21,6 +21,7 @@ NOT_KNOWN: Final = (
     "what clients would have done after a refusal: each later call is taken as it came",
     "waiting and clamping: a call that the gateway would have let wait (`budget_busy`) or shortened"
     " (`call_too_large`) counts as refused",
+    "the lines of a batch: what one of them may cost at most is not asked of the batch's charge",
     "the upper bound of tokens: in rates a call counts the tokens that it used",
     "a rerouted call's own worst case, tokens and tier at the other model: its hold is scaled by its cost, its"
     " tokens are priced as they were, at the standard tier",

@@ -218,10 +218,9 @@ class Admission:
         if self._attempt == 1 and (closed := self._refusing(guard.closed(now))) is not None:
             self._give_up(closed)
             return True
-        if (
-            self.fixed is None
-            and (dear := self._refusing(guard.too_dear(self._terms, self._worst_case))) is not None
-        ):
+        if (self.fixed is None or self._sent.operation is Operation.FINE_TUNING) and (
+            dear := self._refusing(guard.too_dear(self._terms, self._worst_case))
+        ) is not None:
             self._unable(dear)
             return True
         fast = self._too_fast(guard, now)

@@ -8,11 +8,14 @@ import msgspec
 from outlay.flow.gateway.dialects import PARSERS, read_answer
 from outlay.flow.gateway.entries import Memo, allowed_identity
 from outlay.flow.gateway.fixed import total_quote
+from outlay.flow.gateway.guard import Guard, LimitBook, guard_of
 from outlay.flow.gateway.quoting import make_terms
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.settlement import Settlement, Terms, settle_usage
-from outlay.flow.gateway.snapshot import Aim, Provider, Snapshot
+from outlay.flow.gateway.snapshot import Aim, Mode, Provider, Snapshot
 from outlay.flow.ledger.charge import Basis, Status
+from outlay.flow.policy import PolicyMode
+from outlay.flow.shadow import PREFIX
 from outlay.kernel.clock import UnixNanos
 from outlay.lookup.price import ModelPrice
 from outlay.wire.intent import CallIntent, Dialect, Operation, Rejection, Usage
@@ -132,14 +135,14 @@ def _lines_terms(  # noqa: PLR0917 - two call sites, above
 ) -> tuple[Terms, JobBody] | Refusal:
     total = 0
     first: Terms | None = None
-    models: set[str] = set()
+    guards: dict[str, Guard | None] = {}
+    shadow = ""
     for count, (custom_id, call) in enumerate(calls, 1):
         where = f"line {count}" + (f" ({custom_id[:64]})" if custom_id else "")
         if isinstance(call, Rejection):
             return _refusal(call, where)
-        if call.model not in models:
-            models.add(call.model)
-            if len(models) > MAX_MODELS:
+        if call.model not in guards:
+            if len(guards) >= MAX_MODELS:
                 return Refusal(
                     422, "too_many_models", f"{where}: more than {MAX_MODELS} models in one job", {}
                 )
@@ -147,10 +150,15 @@ def _lines_terms(  # noqa: PLR0917 - two call sites, above
             allowed = allowed_identity(memo.snapshot, memo.key, memo.caller, aim, call.model)
             if isinstance(allowed, Refusal):
                 return allowed
+            guards[call.model] = guard_of(memo.snapshot.policies, allowed, LimitBook(lambda: now))
         call = msgspec.structs.replace(call, service_tier=BATCH_TIER, stream=False)
         terms = make_terms(memo.snapshot, provider, call.model, call, now, can_insert=False)
         if isinstance(terms, Refusal):
             return Refusal(terms.status, terms.code, f"{where}: {terms.message}", terms.fields)
+        dear = _too_dear(guards[call.model], terms, memo.snapshot)
+        if isinstance(dear, Refusal):
+            return Refusal(dear.status, dear.code, f"{where}: {dear.message}", dear.fields)
+        shadow = shadow or dear
         total += terms.quote.total_nanos
         first = first or terms
     if first is None:
@@ -158,7 +166,18 @@ def _lines_terms(  # noqa: PLR0917 - two call sites, above
     intent = CallIntent(first.intent.dialect, operation, first.model, 0, 0, None, service_tier=BATCH_TIER)
     quote = total_quote(first.price.price_id, total)
     terms = Terms(provider, first.model, intent, first.price, quote, first.book)
-    return terms, JobBody(first.model, endpoint, BATCH_TIER)
+    return terms, JobBody(first.model, endpoint, BATCH_TIER, shadow)
+
+
+def _too_dear(guard: Guard | None, terms: Terms, snapshot: Snapshot) -> Refusal | str:
+    """The refusal of a line that is above a policy's ceiling; in shadow mode what its charge says of it, or ""."""
+    found = None if guard is None else guard.too_dear(terms, terms.quote)
+    if found is None:
+        return ""
+    refusal, mode = found
+    if mode is PolicyMode.ENFORCE and snapshot.settings.mode is not Mode.SHADOW:
+        return refusal
+    return f"{PREFIX}{refusal.code}: {refusal.fields['policy']}"
 
 
 def training_terms(
