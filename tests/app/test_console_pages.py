@@ -388,6 +388,9 @@ def test_a_run_is_paused_killed_and_goes_on(world: World) -> None:
         assert admin.send("/runs/act", do="erase", reason="x", **act).startswith("problem: ")
         assert admin.http.get("/runs/search/nothing").status_code == 404
         assert admin.http.get("/budgets/account/999999").status_code == 404
+        assert admin.http.get(f"/budgets/account/{10**30}").status_code == 422
+        for odd in ("²", str(10**30), "-1"):
+            assert admin.http.get("/charges", params={"account": odd}).status_code == 200
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from outlay.app.cli.access import actor, objects_of, open_config, operating, rea
 from outlay.app.cli.exit_codes import CONFLICT, FAILED, OK
 from outlay.app.cli.output import Terminal, iso, scope_words
 from outlay.app.config import Config
-from outlay.app.config.policy_file import PolicyFile, budget_names, read_policies
+from outlay.app.config.policy_file import PolicyFile, budget_names, policies_in_force, read_policies
 from outlay.app.config.tree import PolicyEntry
 from outlay.app.policy_plan import CHANGE, Plan, PlannedChange, field_changes, notes_of
 from outlay.kernel.errors import NotFound, StoreError
@@ -118,25 +118,8 @@ def delete(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def policies(config_path: str) -> list[dict[str, Any]]:
-    """Every policy with its body as it is written, of file and store; a stored one that the file owns is left out."""
-    config = open_config(config_path)
-    declared = {entry.name: entry for entry in config.declared.policies}
-    found = []
-    for item in objects_of(config_path, "policy"):
-        is_stored = item["origin"] == "store"
-        if is_stored == (item["name"] in declared):
-            continue
-        body = item["body"] if is_stored else msgspec.to_builtins(declared[item["name"]])
-        found.append(
-            {
-                "name": item["name"],
-                "origin": item["origin"],
-                "place": item.get("place"),
-                "version": item.get("version"),
-                "body": body,
-            }
-        )
-    return found
+    """Every policy that is in force."""
+    return policies_in_force(open_config(config_path), objects_of(config_path, "policy"))
 
 
 def read_checked(options: argparse.Namespace, terminal: Terminal, *, alone: bool = False) -> PolicyFile:

@@ -1,6 +1,6 @@
 """A file of policies and budgets: read and checked exactly as those of outlay.yaml, all problems at once."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,30 @@ def read_policies(
     names = {entry.key for entry in root.entries}
     sections = tuple(kind for kind, key in (("budget", "budgets"), ("policy", "policies")) if key in names)
     return PolicyFile(path, document, sections, decoder.places)
+
+
+def policies_in_force(config: Config, objects: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Policies among the objects that `Operations.objects` names, each with its body as it is written.
+
+    A stored one whose name the file owns is left out, and so is one that the file let go of a moment ago.
+    """
+    declared = {entry.name: entry for entry in config.declared.policies}
+    found = []
+    for item in objects:
+        is_stored = item["origin"] == "store"
+        if is_stored == (item["name"] in declared):
+            continue
+        body = item["body"] if is_stored else msgspec.to_builtins(declared[item["name"]])
+        found.append(
+            {
+                "name": item["name"],
+                "origin": item["origin"],
+                "place": item.get("place"),
+                "version": item.get("version"),
+                "body": body,
+            }
+        )
+    return found
 
 
 def budget_names(config: Config, stored: Collection[tuple[str, str, str]]) -> set[str]:

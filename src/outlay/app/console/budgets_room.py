@@ -1,9 +1,10 @@
 """Budgets: spent, held and limit of each account, where its limit comes from, and the charges behind it."""
 
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from outlay.app.cli.output import iso
 from outlay.app.console.budget_views import AccountLine, BudgetLine, budget_lines
@@ -23,6 +24,8 @@ MAX_ACCOUNTS_SHOWN: Final = 50
 """Accounts of one budget on a page, those nearest to their limits; the files have all."""
 FEW_ACCOUNTS: Final = 6
 """Of them at once; the rest on demand."""
+_NUMBER: Final = re.compile(r"[0-9]{1,18}\Z")
+"""What SQLite takes for an id."""
 CHARGES: Final = 100
 """Charges of one page."""
 ALL_TIME: Final = 2**62
@@ -72,7 +75,7 @@ def add_budgets(router: APIRouter, desk: Desk, web: Web) -> None:
         return web.answer(request, Page("Budgets", "/budgets", (part,)))
 
     @router.get("/budgets/account/{account_id}")
-    def account(request: Request, account_id: int) -> Response:
+    def account(request: Request, account_id: Annotated[int, Path(ge=0, lt=10**18)]) -> Response:
         parts = _account_parts(request, web, desk, account_id)
         return web.answer(request, Page("Budget account", "/budgets", parts))
 
@@ -158,7 +161,7 @@ def _charges_page(request: Request, web: Web, desk: Desk) -> Page:
     filters = Filters.of(request.query_params)
     span = filters.span(desk.clock.now())
     query = request.query_params
-    account = int(query["account"]) if query.get("account", "").isdigit() else None
+    account = int(query["account"]) if _NUMBER.match(query.get("account", "")) else None
     before = parse_id(query["before"]) if "before" in query else None
     request_id = parse_id(query["request"]) if "request" in query else None
     # an account's charges are all of it, whenever they were made

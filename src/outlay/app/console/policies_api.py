@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from outlay.app.config import check_object
+from outlay.app.config.policy_file import policies_in_force
 from outlay.app.console.desk import Desk
 from outlay.app.console.door import person_of
 from outlay.app.console.people import Person
@@ -67,23 +68,7 @@ def add_policies(router: APIRouter, desk: Desk) -> None:
 
 
 def _policies(desk: Desk) -> list[PolicyView]:
-    declared = {entry.name: entry for entry in desk.config().declared.policies}
-    found = []
-    for item in desk.objects(POLICY):
-        is_stored = item["origin"] == "store"
-        if is_stored == (item["name"] in declared):
-            continue  # the file owns the name, or let go of it a moment ago
-        body = item["body"] if is_stored else msgspec.to_builtins(declared[item["name"]])
-        found.append(
-            PolicyView(
-                name=item["name"],
-                origin=item["origin"],
-                place=item.get("place"),
-                version=item.get("version"),
-                body=body,
-            )
-        )
-    return found
+    return [PolicyView(**item) for item in policies_in_force(desk.config(), desk.objects(POLICY))]
 
 
 def refuse_floats(value: object, path: str) -> None:
