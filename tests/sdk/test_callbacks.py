@@ -107,6 +107,9 @@ def test_litellm(place: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
                 made += 1
         finally:
             await settled(known + made)
+            # it keeps clients past their loop, and their sockets with them
+            await litellm.close_litellm_async_clients()
+            litellm.in_memory_llm_clients_cache.flush_cache()
         return made
 
     async def settled(charges: int) -> None:
