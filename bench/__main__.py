@@ -25,7 +25,7 @@ PARTS = (
     "steering",
     "console",
 )
-_ALONE = {"startup", "translation", "kill", "runaway", "simulate", "sdk", "console"}
+_ALONE = {"startup", "translation", "runaway", "simulate", "sdk", "console"}
 """Parts that need neither mock nor load."""
 _BUSY_SHARE = 0.05
 """Share of the machine used by others above which the figures are called suspect."""
@@ -94,7 +94,7 @@ def _measure(part: str, folder: Path, cores: machine.Cores, effort: Effort) -> t
     if part == "kill":
         from bench import kill
 
-        return kill.table(cores), {}
+        return kill.table(folder, cores), {}
     if part == "simulate":
         from bench import simulate
 

@@ -73,13 +73,17 @@ class Mock:
         self._get(f"/_set?chunks={chunks}&first_ms={first_ms}&chunk_ms={chunk_ms}")
 
     def counts(self) -> dict[str, int]:
-        """`requests`, `streams`, `open_streams` since its start."""
-        return self._get("/_count")
+        """`requests`, `streams`, `open_streams`, `chunks` since its start."""
+        found: dict[str, int] = self._get("/_count")
+        return found
 
-    def _get(self, path: str) -> dict[str, int]:
+    def lost(self) -> dict[str, int]:
+        """Streams that broke off since this was last asked: the body's `user`, and when, in monotonic ns."""
+        return {row["user"]: row["at_ns"] for row in self._get("/_lost")}
+
+    def _get(self, path: str) -> Any:
         with urllib.request.urlopen(self.url + path, timeout=10) as answer:
-            value: dict[str, int] = json.load(answer)
-            return value
+            return json.load(answer)
 
 
 @contextmanager

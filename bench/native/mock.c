@@ -6,7 +6,9 @@
  *   POST <any>                    a canned OpenAI chat.completion with usage; if the body asks for "stream":true, K
  *                                 server-sent chunks: the first after F ms, each other D ms later (0: all at once).
  *                                 The content of a chunk is this machine's CLOCK_MONOTONIC in nanoseconds as it leaves.
- *   GET /_count                   {"requests":N,"streams":N,"open_streams":N}
+ *   GET /_count                   {"requests":N,"streams":N,"open_streams":N,"chunks":N}
+ *   GET /_lost                    [{"user":"U","at_ns":T},...]: streams whose body named a "user" and whose connection
+ *                                 was lost before their end, since the last time it was asked; T is CLOCK_MONOTONIC.
  *   GET /_set?chunks=K&first_ms=F&chunk_ms=D    for the streams that start from now on
  * It must be far faster than what is measured through it, so it parses only what it needs: the length of the body, and
  * whether it streams. Requests need a content-length.
@@ -35,6 +37,7 @@ enum {
     MAX_EVENTS = 256,
     MAX_CHUNKS = 100000,
     BACKLOG = 4096,
+    MAX_USER = 32,
 };
 
 typedef struct {
@@ -46,7 +49,13 @@ typedef struct {
     int wants_usage;
     uint32_t generation; /* tells a timer of an earlier connection with the same fd */
     int wants_write;
+    char user[MAX_USER]; /* of the open stream; "": not named */
 } conn;
+
+typedef struct {
+    char user[MAX_USER];
+    uint64_t at;
+} loss;
 
 typedef struct {
     uint64_t due;
@@ -59,7 +68,9 @@ static timer *heap;
 static size_t heap_len, heap_size;
 static int epoll_fd, timer_fd;
 static uint32_t generations;
-static uint64_t request_count, stream_count, open_streams;
+static uint64_t request_count, stream_count, open_streams, chunks_written;
+static loss *losses;
+static size_t losses_len, losses_size;
 static int chunk_count = 50;
 static double first_ms = 0, chunk_ms = 0;
 
@@ -130,10 +141,22 @@ static void arm(void) {
 
 /* connections */
 
+static void note_loss(conn *c) {
+    if (losses_len == losses_size) {
+        losses_size = losses_size ? losses_size * 2 : 256;
+        losses = grown(losses, losses_size * sizeof *losses);
+    }
+    losses[losses_len].at = now_ns();
+    memcpy(losses[losses_len++].user, c->user, MAX_USER);
+}
+
 static void drop(int fd) {
     conn *c = conns[fd];
     if (!c) return;
-    if (c->chunks_left) open_streams--;
+    if (c->chunks_left) {
+        open_streams--;
+        if (c->user[0]) note_loss(c);
+    }
     close(fd);
     free(c->in);
     free(c->out);
@@ -195,6 +218,7 @@ static void queue_event(conn *c, const char *format, ...) {
 
 static void queue_chunk(conn *c) {
     queue_event(c, EVENT_HEAD "{\"index\":0,\"delta\":{\"content\":\"%" PRIu64 " \"},\"finish_reason\":null}]}\n\n", now_ns());
+    chunks_written++;
     if (--c->chunks_left) return;
     open_streams--;
     queue_event(c, EVENT_HEAD "{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n");
@@ -278,6 +302,32 @@ static int body_has(const char *body, size_t len, const char *name, size_t name_
     return end - p >= 4 && memcmp(p, "true", 4) == 0;
 }
 
+/* The text after "user":, without its quotes; "" if there is none, or one too long or escaped. */
+static void copy_user(conn *c, const char *body, size_t len) {
+    const char *p = memmem(body, len, "\"user\"", 6), *end = body + len;
+    c->user[0] = 0;
+    if (!p) return;
+    for (p += 6; p < end && (*p == ' ' || *p == ':'); p++) {}
+    if (p == end || *p++ != '"') return;
+    const char *quote = memchr(p, '"', (size_t)(end - p));
+    if (!quote || quote - p >= MAX_USER || memchr(p, '\\', (size_t)(quote - p))) return;
+    memcpy(c->user, p, (size_t)(quote - p));
+    c->user[quote - p] = 0;
+}
+
+static void queue_losses(conn *c) {
+    char head[128], row[128];
+    size_t size = 2;
+    for (size_t i = 0; i < losses_len; i++)
+        size += (size_t)snprintf(row, sizeof row, "%s{\"user\":\"%s\",\"at_ns\":%" PRIu64 "}", i ? "," : "", losses[i].user, losses[i].at);
+    queue_bytes(c, head, (size_t)snprintf(head, sizeof head,
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %zu\r\n\r\n[", size));
+    for (size_t i = 0; i < losses_len; i++)
+        queue_bytes(c, row, (size_t)snprintf(row, sizeof row, "%s{\"user\":\"%s\",\"at_ns\":%" PRIu64 "}", i ? "," : "", losses[i].user, losses[i].at));
+    queue_bytes(c, "]", 1);
+    losses_len = 0;
+}
+
 /* The body's length from a head that ends in a NUL, 0 if it names none; -1 if it is chunked. */
 static long content_length(const char *head) {
     for (const char *p = strchr(head, '\n'); p; p = strchr(p, '\n')) {
@@ -294,6 +344,7 @@ static void handle(int fd, const char *head, const char *body, size_t body_len) 
         request_count++;
         if (body_has(body, body_len, "\"stream\"", 8)) {
             c->wants_usage = body_has(body, body_len, "\"include_usage\"", 15);
+            copy_user(c, body, body_len);
             start_stream(fd);
         } else {
             queue_bytes(c, answer, answer_len);
@@ -303,9 +354,11 @@ static void handle(int fd, const char *head, const char *body, size_t body_len) 
         snprintf(line, sizeof line, "%.*s", (int)strcspn(head, "\r"), head);
         set_from_query(line);
         queue_json(c, "{\"chunks\":%d,\"first_ms\":%g,\"chunk_ms\":%g}", chunk_count, first_ms, chunk_ms);
+    } else if (strncmp(head, "GET /_lost", 10) == 0) {
+        queue_losses(c);
     } else {
-        queue_json(c, "{\"requests\":%" PRIu64 ",\"streams\":%" PRIu64 ",\"open_streams\":%" PRIu64 "}",
-                   request_count, stream_count, open_streams);
+        queue_json(c, "{\"requests\":%" PRIu64 ",\"streams\":%" PRIu64 ",\"open_streams\":%" PRIu64 ",\"chunks\":%" PRIu64 "}",
+                   request_count, stream_count, open_streams, chunks_written);
     }
 }
 
