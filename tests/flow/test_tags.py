@@ -28,6 +28,8 @@ SHADOWED = TagSpec("feature", required=True, allowed=("chat",), shadow=True)
         ((), {"a": ""}, {"a": "1"}, {"a": "1"}, None),
         ((), {"a": ""}, {}, {}, None),
         ((REQUIRED,), {}, {}, {}, ("tag_required", "feature")),
+        # the operator's own word that a key is nobody's
+        ((WITH_DEFAULT,), {}, {"env": "unattributed"}, {"env": "unattributed"}, None),
         ((REQUIRED,), {"feature": ""}, {}, {}, ("tag_required", "feature")),
         ((REQUIRED,), {"feature": "chat"}, {}, {"feature": "chat"}, None),
         ((REQUIRED,), {"feature": "rag-2"}, {}, {"feature": "rag-2"}, None),

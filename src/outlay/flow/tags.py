@@ -87,7 +87,8 @@ def judge_tags(
                 problems.append((is_shadow, TagProblem(NOT_SETTABLE, name)))
             elif spec.allowed and not any(pattern_matches(pattern, value) for pattern in spec.allowed):
                 problems.append((is_shadow, TagProblem(NOT_ALLOWED, name, spec.allowed)))
-        if (tags.get(name) or UNATTRIBUTED) != UNATTRIBUTED or match_scope(spec.scope, identity) is None:
+        is_given = pinned.get(name) or (tags.get(name) or UNATTRIBUTED) != UNATTRIBUTED
+        if is_given or match_scope(spec.scope, identity) is None:
             continue
         if spec.default:
             tags[name] = spec.default
