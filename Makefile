@@ -17,7 +17,7 @@ check: setup  ## format, lint, types, import contracts, fast tests: under 60 s
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n auto
 
 test: setup  ## everything
 	$(BIN)/ruff format --check .

@@ -6,12 +6,15 @@ import pytest
 
 SLOW = (
     "agents",
+    "property",
     "reality",
     "sdk",
     "testing",
-    "property/test_wire_properties.py",
     "app/test_cli_books.py",
     "app/test_cli_start.py",
+    "app/test_policy_cli.py",
+    "lookup/test_bound_holds.py",
+    "lookup/test_feed.py",
 )
 HERE = Path(__file__).parent
 

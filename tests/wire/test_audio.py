@@ -118,6 +118,7 @@ def test_samples_of_speakers_count() -> None:
             b'--X\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--X--',
         ),
     ],
+    ids=["JSON", "no model", "no file"],
 )
 def test_refused_recordings(content_type: str, body: bytes) -> None:
     assert isinstance(parse_transcription(content_type, body), Rejection)
