@@ -1,27 +1,32 @@
-"""What steering costs: rate limits, spend velocity and runaway detection on, against the same gateway without; and what
-one team's storm on an empty budget does to another team's latency. Both sides alternate, round by round.
+"""What steering costs: spend velocity and runaway detection on, then rate limits too, against the same gateway without,
+under the same calls of a run; and what one team's storm on an empty budget does to another team's latency. All sides
+alternate, round by round; the processor time of a request is steadier than its rate on a machine that others share.
 """
 
-import asyncio
-import json
 import secrets
 import statistics
-import threading
+from contextlib import nullcontext
 from pathlib import Path
 
-from bench.machine import Cores, started_on
+from bench.machine import Cores, cpu_seconds, started_on
 from bench.measures import Effort, Table
-from bench.natives import BODY, Load, LoadResult, Mock
+from bench.natives import Load, LoadResult, Mock
+from bench.storm import storm
 from bench.subjects import Subject, start_outlay
 
-WAITING = 200
-"""Calls of the team whose budget is empty that wait at any time."""
-POLICIES = """\
+CALLERS = 200
+VELOCITY = """\
 policies:
-  - {name: pace, scope: {team: bench}, requests_per_minute: 1000000000, tokens_per_minute: 1000000000000,
-     parallel: 100000, usd_per_minute: "1000000", usd_per_hour: "1000000"}
+  - {name: velocity, scope: {team: bench}, usd_per_minute: "1000000", usd_per_hour: "1000000"}
   - {name: watch, runaway: warn}
 """
+RATES = """\
+  - {name: pace, scope: {team: bench}, requests_per_minute: 1000000000, tokens_per_minute: 1000000000000,
+     parallel: 100000}
+"""
+WARMUP_SECONDS = 0.3
+RUN = {"x-outlay-run": "nightly"}
+"""On all sides: detection watches runs, and a run of its own has its price."""
 
 
 def table(folder: Path, cores: Cores, mock: Mock, load: Load, effort: Effort) -> Table:
@@ -30,108 +35,91 @@ def table(folder: Path, cores: Cores, mock: Mock, load: Load, effort: Effort) ->
     url = f"http://127.0.0.1:{mock.port}"
     with started_on(cores.subject):
         plain = _started(folder / "plain", url, "")
-        steered = _started(folder / "steered", url, POLICIES)
-        busy = _started(folder / "busy", url, "", other_key=secrets.token_hex(16))
-    steered.headers["x-outlay-run"] = "nightly"  # type: ignore[index]
+        steered = _started(folder / "steered", url, VELOCITY)
+        all_of_it = _started(folder / "all", url, VELOCITY + RATES)
+        busy = _started(folder / "busy", url, "")
     try:
-        _compare(found, load, {"plain": plain, "steered": steered}, effort)
-        _beside_a_storm(found, load, busy, effort)
+        subjects = {"plain": plain, "velocity, runaway": steered, "and rates": all_of_it}
+        _compare(found, load, subjects, effort)
+        _beside_a_storm(found, load, busy, cores, effort)
     finally:
-        for subject in (plain, steered, busy):
+        for subject in (plain, steered, all_of_it, busy):
             subject.stop()
     return found
 
 
-def _started(folder: Path, url: str, policies: str, other_key: str = "") -> Subject:
+def _started(folder: Path, url: str, policies: str) -> Subject:
+    """The gateway of the other benches, with `policies`, and with two more teams: one whose budget is spent."""
     folder.mkdir()
+    secrets_of = {name: f"sk-{secrets.token_hex(16)}" for name in ("rich", "poor")}
+    keys = "".join(
+        f'  - {{name: {name}, secret: "{value}", team: {name}}}\n' for name, value in secrets_of.items()
+    )
+    poor = '  - {name: empty, scope: {team: poor}, limit_usd: "0.000001"}\n'
 
     def more(text: str) -> str:
-        if other_key:
-            text = text.replace(
-                "keys:\n", f'keys:\n  - {{name: empty, secret: "sk-{other_key}", team: empty}}\n'
-            )
-            text = text.replace(
-                "budgets:\n", 'budgets:\n  - {name: empty, scope: {team: empty}, limit_usd: "0.000001"}\n'
-            )
-        return text + policies
+        return text.replace("keys:\n", "keys:\n" + keys).replace("budgets:\n", "budgets:\n" + poor) + policies
 
     subject = start_outlay(folder, url, change=more)
-    return Subject(
-        subject.name, subject.port, {**subject.headers, "x-other": f"sk-{other_key}"}, subject.process
-    )
+    others = {f"x-{name}": value for name, value in secrets_of.items()}
+    return Subject(subject.name, subject.port, {**subject.headers, **others}, subject.process)
 
 
 def _compare(found: Table, load: Load, subjects: dict[str, Subject], effort: Effort) -> None:
     many: dict[str, list[float]] = {name: [] for name in subjects}
     one: dict[str, list[LoadResult]] = {name: [] for name in subjects}
-    for _ in range(effort.rounds):
+    cpu: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(2 * effort.rounds):
         for name, subject in subjects.items():
-            run = _run(load, subject, 64, effort)
+            before = cpu_seconds(subject.process.pid)
+            run = _run(load, subject, 64, effort, **RUN)
+            # all requests of the run, those of its warm-up included
+            cpu[name].append(
+                (cpu_seconds(subject.process.pid) - before) / (run.per_second * _seconds(effort))
+            )
             many[name].append(run.per_second)
-            one[name].append(_run(load, subject, 1, effort))
+            one[name].append(_run(load, subject, 1, effort, **RUN))
     for name in subjects:
         found.rows[name] = {
             "rps c=64": statistics.median(many[name]),
+            "of plain": statistics.median(a / b for a, b in zip(many[name], many["plain"], strict=True)),
+            "cpu us": statistics.median(cpu[name]) * 1e6,
+            "of plain's": statistics.median(a / b for a, b in zip(cpu[name], cpu["plain"], strict=True)),
             "p50 us": statistics.median(run.latency.p50 for run in one[name]),
             "p99 us": statistics.median(run.latency.p99 for run in one[name]),
         }
-    ratios = [after / before for before, after in zip(many["plain"], many["steered"], strict=True)]
-    found.rows["steered"]["of plain"] = statistics.median(ratios)
 
 
-def _beside_a_storm(found: Table, load: Load, subject: Subject, effort: Effort) -> None:
-    quiet, stormy = [], []
-    for _ in range(effort.rounds):
-        quiet.append(_run(load, subject, 4, effort))
-        with _Storm(subject):
-            stormy.append(_run(load, subject, 4, effort))
-    for name, runs in (("quiet", quiet), ("storm", stormy)):
+def _beside_a_storm(found: Table, load: Load, subject: Subject, cores: Cores, effort: Effort) -> None:
+    """Quiet, beside a storm whose calls pass, and beside one whose budget is spent."""
+    keys = {"quiet": "", "storm that passes": "x-rich", "storm that is refused": "x-poor"}
+    runs: dict[str, list[LoadResult]] = {name: [] for name in keys}
+    for _ in range(2 * effort.rounds):
+        for name, header in keys.items():
+            with storm(subject.port, subject.headers[header], cores, CALLERS) if header else nullcontext():
+                runs[name].append(_run(load, subject, 4, effort))
+    for name, found_runs in runs.items():
         found.rows[f"team Y, {name}"] = {
-            "p50 us": statistics.median(run.latency.p50 for run in runs),
-            "p99 us": statistics.median(run.latency.p99 for run in runs),
+            "p50 us": statistics.median(run.latency.p50 for run in found_runs),
+            "p99 us": statistics.median(run.latency.p99 for run in found_runs),
+            "p99 of quiet": statistics.median(
+                run.latency.p99 / quiet.latency.p99
+                for run, quiet in zip(found_runs, runs["quiet"], strict=True)
+            ),
         }
-    pairs = zip(quiet, stormy, strict=True)
-    found.rows["team Y, storm"]["p99 of quiet"] = statistics.median(
-        b.latency.p99 / a.latency.p99 for a, b in pairs
-    )
     found.notes.append(
-        f"storm: {WAITING} connections of a team whose budget is spent, each asking again twice a second"
+        f"storm: {CALLERS} callers of another team, each asking again half a second after its answer"
     )
 
 
-def _run(load: Load, subject: Subject, connections: int, effort: Effort) -> LoadResult:
-    headers = {name: value for name, value in subject.headers.items() if name != "x-other"}
-    return load.run(subject.port, headers, connections=connections, seconds=effort.seconds, warmup=0.3)
+def _run(load: Load, subject: Subject, connections: int, effort: Effort, **more: str) -> LoadResult:
+    headers = {
+        name: value for name, value in subject.headers.items() if name not in ("x-rich", "x-poor")
+    } | more
+    return load.run(
+        subject.port, headers, connections=connections, seconds=effort.seconds, warmup=WARMUP_SECONDS
+    )
 
 
-class _Storm:
-    """`WAITING` callers of the empty team, each asking again as soon as it was refused, twice a second."""
-
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._play()), daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join(30)
-
-    async def _play(self) -> None:
-        body = json.dumps(BODY).encode()
-        head = f"host: x\r\nauthorization: Bearer {self._subject.headers['x-other']}\r\ncontent-length: {len(body)}"
-        request = f"POST /v1/chat/completions HTTP/1.1\r\n{head}\r\n\r\n".encode() + body
-
-        async def one() -> None:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._subject.port)
-            while not self._stopping.is_set():
-                writer.write(request)
-                answer = await reader.readuntil(b"\r\n\r\n")
-                length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-                await reader.readexactly(length)
-                await asyncio.sleep(0.5)
-            writer.close()
-
-        await asyncio.gather(*(one() for _ in range(WAITING)))
+def _seconds(effort: Effort) -> float:
+    return effort.seconds + WARMUP_SECONDS
