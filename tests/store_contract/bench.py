@@ -5,18 +5,21 @@ from pathlib import Path
 
 from outlay.flow.accounts import Account
 from outlay.flow.budgets import BudgetSpec
+from outlay.flow.ledger.audit import Audit, audit
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
 from outlay.flow.ledger.memory import MemoryStore
 from outlay.flow.ledger.port import Store
+from outlay.flow.ledger.postgres import PostgresStore, audit_postgres
 from outlay.flow.ledger.sqlite import SqliteStore
 from outlay.flow.scope import Identity
 from outlay.flow.windows import parse_window
 from outlay.kernel.clock import ManualClock
 from outlay.kernel.errors import StoreError
 from outlay.kernel.ids import IdMaker
+from tests.postgres import fresh_ledger
 
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "postgres")
 ADA = Identity(org="acme", team="search", user="ada", key="k1", model="m", provider="p")
 
 
@@ -56,22 +59,33 @@ def budget(
 class Bench:
     """Books over a store of one kind. `reopen` stops cleanly, `crash` loses what is in memory; both load again."""
 
-    def __init__(self, kind: str, folder: Path, budgets: list[BudgetSpec]) -> None:
+    def __init__(self, kind: str, folder: Path, budgets: list[BudgetSpec], url: str = "") -> None:
         self.kind = kind
         self.path = folder / "ledger.db"
         self.clock = ManualClock()
         self.budgets = budgets
         self._memory = MemoryStore()
+        self.url = url or (fresh_ledger() if kind == "postgres" else "")
         self.failures: list[StoreError] = []
         self._open()
 
     def _open(self) -> None:
         self.timers = FakeTimers()
-        self.store: Store = self._memory if self.kind == "memory" else SqliteStore(self.path)
+        self.store = self._opened()
         self.books = Books(self.store, self.clock, self.timers)
         self.ids = IdMaker(self.clock)
         self.books.configure(self.budgets)
         self.timers.run()
+
+    def _opened(self) -> Store:
+        match self.kind:
+            case "memory":
+                return self._memory
+            case "postgres":
+                # the process that owned it may be this one: nobody waits for its lease to end
+                return PostgresStore(self.url, lease_s=0)
+            case _:
+                return SqliteStore(self.path)
 
     def reopen(self) -> None:
         """Stop cleanly and start again."""
@@ -83,7 +97,24 @@ class Bench:
         if isinstance(self.store, SqliteStore):
             self.store._db.close()
             self.store._lock.close()
+        elif isinstance(self.store, PostgresStore):
+            self.store.abandon()
         self._open()
+
+    def audit(self) -> Audit | None:
+        """What the rows say; None of a store without rows on a disk."""
+        match self.kind:
+            case "memory":
+                return None
+            case "postgres":
+                return audit_postgres(self.url)
+            case _:
+                return audit(self.path)
+
+    def leave(self) -> None:
+        """Let go of what a test left open."""
+        if isinstance(self.store, PostgresStore):
+            self.store.abandon()
 
     def configure(self, *budgets: BudgetSpec) -> None:
         self.budgets = list(budgets)

@@ -1,6 +1,7 @@
-"""A process that ends itself by SIGKILL at its nth write: `python -m tests.store_contract.killed FOLDER N`.
+"""A process that ends itself by SIGKILL at its nth write: `python -m tests.store_contract.killed FOLDER N [URL]`.
 
-Counts every statement that reaches SQLite, so that the kill falls between any two writes, also within a transaction.
+Counts every statement that reaches SQLite (with a URL: PostgreSQL), so that the kill falls between any two writes, also
+within a transaction.
 """
 
 import os
@@ -9,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from outlay.flow.ledger.charge import Basis
+from outlay.flow.ledger.postgres import PostgresStore
 from outlay.flow.ledger.sqlite import SqliteStore
 from outlay.flow.scope import Identity
 from outlay.kernel.clock import NANOS_PER_SECOND
@@ -57,13 +61,37 @@ def work(bench: Bench) -> None:
         bench.hold(5, ADA)
 
 
+def dying_cursor(at: int) -> type[psycopg.Cursor[Any]]:
+    """A class of cursors that die together before their nth statement."""
+    left = iter(range(at, -1, -1))
+
+    class Mortal(psycopg.Cursor[Any]):
+        def execute(self, *arguments: Any, **more: Any) -> Any:
+            _count()
+            return super().execute(*arguments, **more)
+
+        def executemany(self, *arguments: Any, **more: Any) -> None:
+            _count()
+            super().executemany(*arguments, **more)
+
+    def _count() -> None:
+        if next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return Mortal
+
+
 def main() -> None:
     """See the module."""
-    folder, at = Path(sys.argv[1]), int(sys.argv[2])
-    bench = Bench("sqlite", folder, BUDGETS)
-    assert isinstance(bench.store, SqliteStore)
-    bench.store._cursor = Dying(bench.store._cursor, at)  # type: ignore[assignment]
+    folder, at, url = Path(sys.argv[1]), int(sys.argv[2]), "".join(sys.argv[3:])
+    bench = Bench("postgres" if url else "sqlite", folder, BUDGETS, url)
+    if isinstance(bench.store, PostgresStore):
+        bench.store._writing().cursor_factory = dying_cursor(at)
+    else:
+        assert isinstance(bench.store, SqliteStore)
+        bench.store._cursor = Dying(bench.store._cursor, at)  # type: ignore[assignment]
     work(bench)
+    bench.leave()
     print("done")
 
 

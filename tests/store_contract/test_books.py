@@ -1,11 +1,10 @@
 """One suite over every store: holds, ends, restarts, budgets that come and go, outages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.books import BUSY_TRIES
 from outlay.flow.ledger.charge import Basis, Ending, Status
 from outlay.flow.ledger.memory import MemoryStore
@@ -22,18 +21,23 @@ Make = Callable[..., Bench]
 
 
 @pytest.fixture(params=KINDS)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    def open_bench(*budgets: object) -> Bench:
-        return Bench(request.param, tmp_path, list(budgets))  # type: ignore[arg-type]
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    made: list[Bench] = []
 
-    return open_bench
+    def open_bench(*budgets: object) -> Bench:
+        made.append(Bench(request.param, tmp_path, list(budgets)))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield open_bench
+    for bench in made:
+        bench.leave()
 
 
 def assert_audited(bench: Bench) -> None:
-    """SQLite: replaying the rows gives the balances, and no hold was admitted past a limit."""
+    """Replaying the rows gives the balances, and no hold was admitted past a limit."""
     bench.timers.run()
-    if bench.kind == "sqlite":
-        found = audit(bench.path)
+    found = bench.audit()
+    if found is not None:
         assert found.findings == ()
         assert found.most_over_limit_nanos <= 0
 

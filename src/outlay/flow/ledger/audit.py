@@ -6,7 +6,7 @@ an account whose stored balance is not what its rows add up to, a hold without o
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import apsw
 import msgspec
@@ -61,6 +61,16 @@ class _Tally:
         )
 
 
+class Rows(Protocol):
+    """A consistent snapshot of a ledger's rows."""
+
+    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """All that a statement finds."""
+
+    def has(self, table: str) -> bool:
+        """Whether there is such a table: a ledger that nobody has opened since an upgrade lacks the newest."""
+
+
 def audit(path: Path) -> Audit:
     """Replay the ledger at `path`. Takes a consistent snapshot; safe beside a running gateway.
 
@@ -70,16 +80,32 @@ def audit(path: Path) -> Audit:
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         db.set_busy_timeout(2000)
         with db:
-            found = _Replay(db).run()
+            found = replay(_SqliteRows(db))
         db.close()
     except apsw.Error as error:
         raise StoreError(f"cannot audit the ledger {path.name}: {error}") from error
     return found
 
 
-class _Replay:
+def replay(rows: Rows) -> Audit:
+    """Audit the rows of any store."""
+    return _Replay(rows).run()
+
+
+class _SqliteRows:
     def __init__(self, db: apsw.Connection) -> None:
         self._db = db
+
+    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        return self._db.execute(sql, values).fetchall()
+
+    def has(self, table: str) -> bool:
+        return bool(self.rows("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
+
+
+class _Replay:
+    def __init__(self, source: Rows) -> None:
+        self._rows, self._has = source.rows, source.has
         self._findings: list[str] = []
         self._most = -(2**62)
         self._sets: dict[int, list[int]] = {}
@@ -98,7 +124,10 @@ class _Replay:
         self._extended: dict[bytes, int] = {}
         if self._has("extensions"):
             self._extended = {
-                row[0]: row[1] for row in self._rows("SELECT hold_id, sum(nanos) FROM extensions GROUP BY 1")
+                row[0]: row[1]
+                for row in self._rows(
+                    "SELECT hold_id, CAST(sum(nanos) AS BIGINT) FROM extensions GROUP BY hold_id"
+                )
             }
         seeds = self._seeds()
         charges = unknown = spend = overrun = 0
@@ -141,10 +170,9 @@ class _Replay:
         if first is None:
             return set()
         rows = self._rows(
-            "SELECT a.id FROM accounts a WHERE (SELECT min(seq) FROM limits l WHERE l.budget = a.budget) > ?1"
-            " OR EXISTS (SELECT 1 FROM limits l WHERE l.budget = a.budget AND l.hard = ?2)",
-            first,
-            REMOVED,
+            "SELECT a.id FROM accounts a WHERE (SELECT min(seq) FROM limits l WHERE l.budget = a.budget) > ?"
+            " OR EXISTS (SELECT 1 FROM limits l WHERE l.budget = a.budget AND l.hard = ?)",
+            (first, REMOVED),
         )
         return {row[0] for row in rows}
 
@@ -155,7 +183,8 @@ class _Replay:
             for seq, *values in self._rows("SELECT seq, account_id, limit_nanos, hard FROM account_limits"):
                 yield seq, "own", tuple(values)
         for seq, *values in self._rows(
-            "SELECT hold_seq, id, accounts_id, hold_nanos, placed_at, basis = 'imported' FROM charges"
+            "SELECT hold_seq, id, accounts_id, hold_nanos, placed_at, CASE basis WHEN 'imported' THEN 1 ELSE 0 END"
+            " FROM charges"
         ):
             yield seq, "hold", self._as_placed(values)
         for seq, *values in self._rows("SELECT seq, id, accounts_id, nanos, placed_at, 0 FROM holds"):
@@ -185,9 +214,6 @@ class _Replay:
             " LEFT JOIN charges c ON c.id = e.hold_id LEFT JOIN holds h ON h.id = e.hold_id"
             " WHERE c.id IS NOT NULL OR h.id IS NOT NULL"
         )
-
-    def _has(self, table: str) -> bool:
-        return bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = ?", table))
 
     def _hold(self, attempt: bytes, accounts_id: int, nanos: int, at: int, is_opening: int) -> None:
         for account_id in self._sets.get(accounts_id, ()):
@@ -230,6 +256,3 @@ class _Replay:
     def _find(self, text: str) -> None:
         if len(self._findings) < MAX_FINDINGS:
             self._findings.append(text)
-
-    def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        return self._db.execute(sql, values).fetchall()

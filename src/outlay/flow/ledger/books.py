@@ -420,7 +420,10 @@ class Books(Openings):
                     told_grown(None)
         else:
             self._not_written(batch, holds, growing, error)
-        if not (self._batch.is_empty() and not self._dirty) and not (
+        if error is None and not self._flush_wanted and (self._unconfirmed or self._growing):
+            # they came while a store of its own thread was at work
+            self.flush()
+        elif not (self._batch.is_empty() and not self._dirty) and not (
             self._flush_wanted or self._later_wanted
         ):
             self._flush_late(

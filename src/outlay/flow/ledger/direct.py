@@ -31,10 +31,11 @@ from outlay.flow.ledger.directory import (
     encode_identity,
     encode_values,
 )
-from outlay.flow.ledger.liveness import EpochLock, SharedLock, is_dead
+from outlay.flow.ledger.liveness import EpochLock, SharedLock, boot_id, is_dead
 from outlay.flow.ledger.numbers import Numbers, one
-from outlay.flow.ledger.port import SCHEMA_VERSION, ChargeRow, HoldRow, JobRow, StoreBusy
-from outlay.flow.ledger.sqlite import APPLICATION_ID, HIGHEST_SEQ, MIN_SQLITE, boot_id
+from outlay.flow.ledger.port import SCHEMA_VERSION, HoldRow, JobRow, StoreBusy
+from outlay.flow.ledger.sqlite import APPLICATION_ID, MIN_SQLITE
+from outlay.flow.ledger.statements import HIGHEST_SEQ, INSERT_CHARGE, INSERT_HOLD
 from outlay.flow.scope import Identity, match_scope
 from outlay.flow.windows import (
     WindowKind,
@@ -58,10 +59,6 @@ _SEQUENCE: Final = (
     "CREATE TABLE IF NOT EXISTS sequences (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL)"
 )
 _TAKE: Final = "UPDATE sequences SET seq = max(seq + 1, ?) RETURNING seq"
-_INSERT_HOLD: Final = f"INSERT INTO holds VALUES ({','.join('?' * len(HoldRow._fields))})"
-_INSERT_CHARGE: Final = (
-    f"INSERT INTO charges ({','.join(ChargeRow._fields)}) VALUES ({','.join('?' * len(ChargeRow._fields))})"
-)
 _POST: Final = "UPDATE accounts SET spent = spent + ?, held = held - ? WHERE id = ?"
 
 
@@ -360,7 +357,7 @@ class DirectLedger:
             nanos += output_bound(order.quote, decision.max_output_tokens) - order.quote.output_nanos
         hold = self._hold(db, order, accounts, nanos, now)
         db.execute(
-            _INSERT_HOLD,
+            INSERT_HOLD,
             HoldRow(
                 hold.id,
                 hold.request_id,
@@ -389,7 +386,7 @@ class DirectLedger:
         now = self._clock.now()
         hold = self._hold(db, order, self._accounts(db, order, now), 0, now)
         self._post(db, hold.accounts_id, ending.cost_nanos, 0, now)
-        db.execute(_INSERT_CHARGE, charge_row(hold, ending, now, self._seq(db)))
+        db.execute(INSERT_CHARGE, charge_row(hold, ending, now, self._seq(db)))
 
     def _hold(
         self, db: apsw.Connection, order: Order, accounts: Sequence[Account], nanos: int, now: int
@@ -457,7 +454,7 @@ class DirectLedger:
         self._post(db, hold.accounts_id, ending.cost_nanos, hold.nanos, now)
         db.execute("DELETE FROM holds WHERE id = ?", (hold.id,))
         db.execute("DELETE FROM jobs WHERE hold_id = ?", (hold.id,))
-        db.execute(_INSERT_CHARGE, charge_row(hold, ending, now, self._seq(db)))
+        db.execute(INSERT_CHARGE, charge_row(hold, ending, now, self._seq(db)))
         hold.is_ended = True
         return True
 

@@ -6,8 +6,10 @@ holds for a dead one's; and all of them share the ledger's lock file, which a ga
 
 import contextlib
 import fcntl
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from outlay.kernel.errors import StoreError
 
@@ -90,3 +92,43 @@ def is_dead(ledger: Path, epoch: int) -> bool:
         return True
     finally:
         os.close(found)
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is; "unknown" where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return "unknown"
+
+
+def this_process() -> str:
+    """Names this process for `is_proven_dead`, on whatever machine that is asked."""
+    return json.dumps({"boot": boot_id(), "namespace": _pid_namespace(), "pid": os.getpid()})
+
+
+def is_proven_dead(process: str) -> bool:
+    """Whether `this_process` of then ran on this boot of this machine, in this namespace of pids, and runs no more."""
+    try:
+        who: dict[str, Any] = json.loads(process)
+        pid = int(who["pid"])
+    except (ValueError, KeyError, TypeError):
+        return False
+    if who.get("boot") != boot_id() or who.get("namespace") != _pid_namespace():
+        return False  # its pid says nothing here
+    if "unknown" in (boot_id(), _pid_namespace()):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "unknown"

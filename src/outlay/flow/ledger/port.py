@@ -253,6 +253,11 @@ class Batch:
         """Hold ids whose job is over."""
         self.owners: list[OwnerRow] = []
 
+    @property
+    def grown(self) -> list[tuple[int, bytes]]:
+        """(nanos, hold id) of `extensions`."""
+        return [(row.nanos, row.hold_id) for row in self.extensions]
+
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
         return not (

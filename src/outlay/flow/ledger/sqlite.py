@@ -17,23 +17,24 @@ from typing import Any
 
 import apsw
 
+from outlay.flow.ledger.liveness import boot_id
 from outlay.flow.ledger.port import (
     SCHEMA_VERSION,
-    AccountLimitRow,
-    AccountRow,
     Batch,
-    BucketRow,
-    ChargeRow,
     Done,
-    ExtensionRow,
     HoldRow,
     JobRow,
     LimitRow,
     Loaded,
-    ObjectRow,
-    OwnerRow,
-    RunRow,
     StoreBusy,
+)
+from outlay.flow.ledger.statements import (
+    BUCKETS_KEPT_NS,
+    HIGHEST_SEQ,
+    OLD_BUCKETS,
+    WRITES,
+    SqlLookups,
+    Values,
 )
 from outlay.kernel.errors import StoreError
 
@@ -44,45 +45,8 @@ CHECKPOINT_EVERY_PAGES = 16_000
 WAL_CAP_PAGES = 64_000
 """256 MB of WAL: the writer itself finishes the checkpoint, so that a busy hour cannot fill the disk."""
 
-_INSERT_HOLD = f"INSERT INTO holds VALUES ({','.join('?' * len(HoldRow._fields))})"
-_INSERT_CHARGE = (
-    f"INSERT INTO charges ({','.join(ChargeRow._fields)}) VALUES ({','.join('?' * len(ChargeRow._fields))})"
-)
-_DELETE_HOLD = "DELETE FROM holds WHERE id = ?"
-_SET_BALANCE = "UPDATE accounts SET spent = ?, held = ?, limit_nanos = ? WHERE id = ?"
-_INSERT_INTERNED = "INSERT INTO interned VALUES (?,?,?)"
-_INSERT_LIMIT = f"INSERT INTO limits VALUES ({','.join('?' * len(LimitRow._fields))})"
-_INSERT_ACCOUNT = f"INSERT INTO accounts VALUES ({','.join('?' * len(AccountRow._fields))})"
-_SET_HOLD_SET = "UPDATE holds SET accounts_id = ? WHERE id = ?"
-_INSERT_POSTING = "INSERT INTO postings VALUES (?,?,?,?,?,?,?)"
-_ADJUST = "UPDATE charges SET adjustment_nanos = adjustment_nanos + ?, basis = ? WHERE id = ?"
-_SET_BUCKET = (
-    "INSERT INTO buckets VALUES (?,?,?) ON CONFLICT (account_id, start) DO UPDATE SET spent = excluded.spent"
-)
-_INSERT_JOB = "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?)"
-_DELETE_JOB = "DELETE FROM jobs WHERE hold_id = ?"
-_INSERT_OWNER = "INSERT OR REPLACE INTO owners VALUES (?,?,?,?,?,?)"
-_SET_RUN = f"INSERT OR REPLACE INTO runs VALUES ({','.join('?' * len(RunRow._fields))})"
-_INSERT_ACCOUNT_LIMIT = f"INSERT INTO account_limits VALUES ({','.join('?' * len(AccountLimitRow._fields))})"
-_INSERT_EXTENSION = f"INSERT INTO extensions VALUES ({','.join('?' * len(ExtensionRow._fields))})"
-_EXTEND_HOLD = "UPDATE holds SET nanos = nanos + ? WHERE id = ?"
-_COUNT_REFUSAL = (
-    "INSERT INTO refusals VALUES (?,?,?,?,?,?,?) ON CONFLICT (minute, code, budget, org, team, key)"
-    " DO UPDATE SET count = count + excluded.count"
-)
-HIGHEST_SEQ = (
-    "SELECT max(coalesce((SELECT max(seq) FROM holds), 0), coalesce((SELECT max(seq) FROM limits), 0),"
-    " coalesce((SELECT max(seq) FROM postings), 0), coalesce((SELECT max(seq) FROM extensions), 0),"
-    " coalesce((SELECT max(seq) FROM account_limits), 0), coalesce((SELECT max(settle_seq) FROM"
-    " (SELECT settle_seq FROM charges ORDER BY id DESC LIMIT 100000)), 0))"
-)
-"""The newest number of the journal: whoever writes next goes on from there."""
-_CHARGE_COLUMNS = ",".join(
-    "cost_nanos + adjustment_nanos" if name == "cost_nanos" else name for name in ChargeRow._fields
-)
 
-
-class SqliteStore:
+class SqliteStore(SqlLookups):
     """See the module and `port.Store`. `full` makes every commit wait for the disk (`synchronous=FULL`)."""
 
     def __init__(self, path: Path, *, full: bool = False) -> None:
@@ -146,9 +110,8 @@ class SqliteStore:
                 HIGHEST_SEQ,
                 (),
             )[0]
-            oldest = now - 401 * 86400 * 1_000_000_000
             with self._db:
-                execute("DELETE FROM buckets WHERE start < ?", (oldest,))
+                execute(OLD_BUCKETS, (now - BUCKETS_KEPT_NS,))
         except apsw.Error as error:
             raise _store_error(error) from error
         clean = last is None or last[1] is not None
@@ -164,43 +127,10 @@ class SqliteStore:
             done(_store_error(error))
             return
         try:
-            if batch.interned:
-                many(_INSERT_INTERNED, batch.interned)
-            if batch.limits:
-                many(_INSERT_LIMIT, batch.limits)
-            if batch.accounts:
-                many(_INSERT_ACCOUNT, batch.accounts)
-            if batch.account_limits:
-                many(_INSERT_ACCOUNT_LIMIT, batch.account_limits)
-            if batch.refusals:
-                many(_COUNT_REFUSAL, batch.refusals)
-            if batch.runs:
-                many(_SET_RUN, batch.runs)
-            if batch.holds:
-                many(_INSERT_HOLD, batch.holds)
-            if batch.extensions:
-                many(_INSERT_EXTENSION, batch.extensions)
-                many(_EXTEND_HOLD, [(row.nanos, row.hold_id) for row in batch.extensions])
-            if batch.hold_sets:
-                many(_SET_HOLD_SET, batch.hold_sets)
-            if batch.ended:
-                many(_DELETE_HOLD, batch.ended)
-            if batch.charges:
-                many(_INSERT_CHARGE, batch.charges)
-            if batch.postings:
-                many(_INSERT_POSTING, batch.postings)
-            if batch.adjusted:
-                many(_ADJUST, batch.adjusted)
-            if batch.balances:
-                many(_SET_BALANCE, batch.balances)
-            if batch.buckets:
-                many(_SET_BUCKET, batch.buckets)
-            if batch.jobs:
-                many(_INSERT_JOB, batch.jobs)
-            if batch.jobs_done:
-                many(_DELETE_JOB, batch.jobs_done)
-            if batch.owners:
-                many(_INSERT_OWNER, batch.owners)
+            for name, statement in WRITES:
+                rows = getattr(batch, name)
+                if rows:
+                    many(statement, rows)
             execute("COMMIT")
         except apsw.Error as error:
             if not self._db.in_transaction:
@@ -224,74 +154,6 @@ class SqliteStore:
         else:
             self._checkpointer.start()
         self._wal_pages = 0
-
-    def find_interned(self, kind: str, body: str) -> int | None:
-        """See `Store.find_interned`."""
-        row = self._one("SELECT id FROM interned WHERE kind = ? AND body = ?", (kind, body))
-        return row[0] if row else None
-
-    def interned_body(self, kind: str, number: int) -> str | None:
-        """See `Store.interned_body`."""
-        row = self._one("SELECT body FROM interned WHERE kind = ? AND id = ?", (kind, number))
-        return row[0] if row else None
-
-    def find_account(self, budget: str, scope: str, window_start: int) -> AccountRow | None:
-        """See `Store.find_account`."""
-        sql = "SELECT * FROM accounts WHERE budget = ? AND scope = ? AND window_start = ?"
-        row = self._one(sql, (budget, scope, window_start))
-        return AccountRow(*row) if row else None
-
-    def account_by_id(self, account_id: int) -> AccountRow | None:
-        """See `Store.account_by_id`."""
-        row = self._one("SELECT * FROM accounts WHERE id = ?", (account_id,))
-        return AccountRow(*row) if row else None
-
-    def buckets_of(self, account_id: int, since: int) -> list[BucketRow]:
-        """See `Store.buckets_of`."""
-        sql = (
-            "SELECT account_id, start, spent FROM buckets WHERE account_id = ? AND start >= ? ORDER BY start"
-        )
-        return [BucketRow(*row) for row in self._all(sql, (account_id, since))]
-
-    def spend_since(self, since: int, by_settlement: bool, bucket: int) -> list[tuple[int, int, int]]:
-        """See `Store.spend_since`."""
-        column = "settled_at" if by_settlement else "placed_at"
-        start = f"{column} - {column} % {int(bucket)}" if bucket else "0"
-        # ids sort by the time of placing; a settlement is never before it, so this bound is only used for placing
-        low = b"" if by_settlement else max(0, since // 1_000_000 - 60_000).to_bytes(6, "big")
-        sql = (
-            f"SELECT identity_id, {start}, sum(cost_nanos + adjustment_nanos) FROM charges"
-            f" WHERE id >= ? AND {column} >= ? GROUP BY 1, 2"
-        )
-        return [(row[0], row[1], row[2]) for row in self._all(sql, (low, since))]
-
-    def charge(self, charge_id: bytes) -> ChargeRow | None:
-        """See `Store.charge`."""
-        row = self._one(f"SELECT {_CHARGE_COLUMNS} FROM charges WHERE id = ?", (charge_id,))
-        return ChargeRow(*row) if row else None
-
-    def attempts(self, request_id: bytes) -> Sequence[ChargeRow]:
-        """See `Store.attempts`. A first attempt's id is its request's id."""
-        sql = (
-            f"SELECT {_CHARGE_COLUMNS} FROM charges WHERE id = ?1 UNION ALL"
-            f" SELECT {_CHARGE_COLUMNS} FROM charges WHERE request_id = ?1 AND attempt > 1"
-        )
-        return [ChargeRow(*row) for row in self._all(sql, (request_id,))]
-
-    def run(self, org: str, team: str, name: str) -> RunRow | None:
-        """See `Store.run`."""
-        row = self._one("SELECT * FROM runs WHERE org = ? AND team = ? AND name = ?", (org, team, name))
-        return RunRow(*row) if row else None
-
-    def owner(self, provider: str, resource: str) -> OwnerRow | None:
-        """See `Store.owner`."""
-        row = self._one("SELECT * FROM owners WHERE provider = ? AND resource = ?", (provider, resource))
-        return OwnerRow(*row) if row else None
-
-    def objects(self) -> list[ObjectRow]:
-        """See `Store.objects`."""
-        sql = "SELECT kind, name, max(version), body, at, actor FROM objects GROUP BY kind, name"
-        return [ObjectRow(*row) for row in self._all(sql, ())]
 
     def put_object(self, kind: str, name: str, body: str, at: int, actor: str) -> int:
         """See `Store.put_object`."""
@@ -322,11 +184,7 @@ class SqliteStore:
             self._db.close()
             self._lock.close()
 
-    def _one(self, sql: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        rows = self._all(sql, values)
-        return rows[0] if rows else None
-
-    def _all(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    def _all(self, sql: str, values: Values) -> list[Values]:
         try:
             return self._db.execute(sql, values).fetchall()
         except apsw.Error as error:
@@ -403,14 +261,6 @@ class _Lock:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-
-def boot_id() -> str:
-    """Which boot of the machine this is; "unknown" where the system does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return "unknown"
 
 
 def _store_error(error: apsw.Error) -> StoreError:

@@ -1,0 +1,475 @@
+"""The PostgreSQL store: one writing process at a time, fenced by a row; one transaction per batch.
+
+Plain SQL (any PostgreSQL-compatible database takes it). The row of `writer` names the epoch that may write and the
+last batch that it wrote: every transaction moves it on by one and fails if another epoch has taken over, so that a
+process that lost its place changes nothing, and a lost reply to COMMIT is not a doubt: the row says whether the batch
+is there. Who takes over waits until the last owner has not renewed for `LEASE_S`, or is proven dead (same boot of the
+same machine, no such process).
+
+With `post` batches are written in a thread of the store's own, and `done` is called through it; without, at once.
+"""
+
+import contextlib
+import importlib.resources
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from outlay.flow.ledger.audit import Audit, replay
+from outlay.flow.ledger.liveness import boot_id, is_proven_dead, this_process
+from outlay.flow.ledger.port import (
+    SCHEMA_VERSION,
+    Batch,
+    Done,
+    HoldRow,
+    JobRow,
+    LimitRow,
+    Loaded,
+    StoreBusy,
+)
+from outlay.flow.ledger.statements import (
+    BUCKETS_KEPT_NS,
+    HIGHEST_SEQ,
+    OLD_BUCKETS,
+    WRITES,
+    SqlLookups,
+    Values,
+)
+from outlay.kernel.errors import StoreError
+
+LEASE_S: Final = 5.0
+"""A silent owner keeps its place so long, on the database's clock."""
+RENEW_S: Final = 1.0
+CONNECT_S: Final = 2
+STATEMENT_MS: Final = 5_000
+"""A statement that takes longer is given up: the store counts as down."""
+RETRIES: Final = 5
+"""Of a transaction that the database gave up for another's sake."""
+DOUBT_S: Final = 2.0
+"""How long a lost connection is asked again before the batch counts as not written; the next one asks again."""
+_GIVEN_UP: Final = frozenset(("40001", "40P01", "55P03"))
+"""Serialization failure, deadlock, lock not available: nothing was written, the same may be tried again."""
+_FENCED: Final = "22012"
+"""Division by zero: how the writer's row says that it is another's."""
+
+_WRITER_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS writer (id BIGINT PRIMARY KEY, schema_version BIGINT NOT NULL, epoch BIGINT NOT NULL,"
+    " batch BIGINT NOT NULL, renewed_at TIMESTAMPTZ NOT NULL, is_stopped BIGINT NOT NULL, holder TEXT NOT NULL)"
+)
+_MOVE_ON: Final = (
+    "UPDATE writer SET batch = ? / (CASE WHEN epoch = ? AND batch = ? THEN 1 ELSE 0 END),"
+    " renewed_at = CURRENT_TIMESTAMP WHERE id = 1"
+)
+_RENEW: Final = "UPDATE writer SET renewed_at = CURRENT_TIMESTAMP WHERE id = 1 AND epoch = ?"
+
+
+class StoreFenced(StoreError):
+    """Another process owns the ledger now: this one may write nothing more and must end."""
+
+    code = "ledger_fenced"
+
+
+class PostgresStore(SqlLookups):
+    """See the module and `port.Store`. `url` is a PostgreSQL connection string; it is never part of an error."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        post: Callable[[Callable[[], object]], object] | None = None,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self._url = url
+        self._lease_s = lease_s
+        self._epoch = self._number = 0
+        self._doubtful: Batch | None = None
+        """Handed over as batch `_number`; whether it was written could not be asked yet."""
+        self._reads = self._connected()
+        self._writes: psycopg.Connection | None = None
+        try:
+            _prepare_schema(self._reads)
+        except psycopg.Error as error:
+            self._reads.close()
+            raise _store_error(error) from error
+        except StoreError:
+            self._reads.close()
+            raise
+        self._writer = None if post is None else _Writer(self._write, self._renew, post)
+
+    def load(self, now: int) -> Loaded:
+        """See `Store.load`. Raises StoreError while another process owns the ledger."""
+        db = self._reads
+        try:
+            with db.transaction():
+                self._take_over(db)
+                last = _rows(db, "SELECT stopped_at FROM epochs ORDER BY id DESC LIMIT 1")
+                _run(
+                    db,
+                    "INSERT INTO epochs VALUES (?, ?, NULL, ?, ?, 1)",
+                    (self._epoch, now, boot_id(), os.getpid()),
+                )
+                _run(db, OLD_BUCKETS, (now - BUCKETS_KEPT_NS,))
+            with db.transaction():
+                found = Loaded(
+                    max_interned=dict(_rows(db, "SELECT kind, max(id) FROM interned GROUP BY kind")),
+                    limits={row[1]: LimitRow(*row) for row in _rows(db, "SELECT * FROM limits ORDER BY seq")},
+                    max_account_id=_rows(db, "SELECT coalesce(max(id), 0) FROM accounts")[0][0],
+                    open_holds=[HoldRow(*row) for row in _rows(db, "SELECT * FROM holds ORDER BY seq")],
+                    last_seq=_rows(db, HIGHEST_SEQ)[0][0],
+                    epoch=self._epoch,
+                    was_clean=not last or last[0][0] is not None,
+                    jobs=[JobRow(*row) for row in _rows(db, "SELECT * FROM jobs ORDER BY at")],
+                    host_crashed=False,
+                )
+        except psycopg.Error as error:
+            raise _store_error(error) from error
+        if self._writer is not None:
+            self._writer.start()
+        return found
+
+    def _take_over(self, db: psycopg.Connection) -> None:
+        """Make this process the writer: whoever was it is fenced from here on."""
+        row = _rows(
+            db,
+            "SELECT epoch, is_stopped, holder,"
+            " CAST(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP - renewed_at) * 1000 AS BIGINT)"
+            " FROM writer WHERE id = 1 FOR UPDATE",
+        )[0]
+        epoch, is_stopped, holder, silent_ms = row
+        if not is_stopped and silent_ms < self._lease_s * 1000 and not is_proven_dead(holder):
+            raise StoreError(
+                "the ledger is in use by another Outlay process, which renewed its lease"
+                f" {max(0, silent_ms) / 1000:.1f} s ago; it can be taken over {self._lease_s:.0f} s after it stops"
+            )
+        self._epoch, self._number = epoch + 1, 0
+        _run(
+            db,
+            "UPDATE writer SET epoch = ?, batch = 0, renewed_at = CURRENT_TIMESTAMP, is_stopped = 0, holder = ?"
+            " WHERE id = 1",
+            (self._epoch, this_process()),
+        )
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        """See `Store.submit`."""
+        if self._writer is None:
+            done(self._write(batch))
+        else:
+            self._writer.put(batch, done)
+
+    def _write(self, batch: Batch) -> StoreError | None:
+        """Write it; the error if nothing of it is there (or nobody can say, until the next one is written)."""
+        try:
+            self._settle_doubt(batch)
+        except psycopg.Error as error:
+            return _store_error(error)
+        except StoreError as error:
+            return error
+        problem: StoreError | None = None
+        for attempt in range(RETRIES):
+            try:
+                self._write_once(batch)
+            except psycopg.Error as error:
+                problem = _store_error(error)
+                if error.sqlstate in _GIVEN_UP:
+                    time.sleep(0.002 * (attempt + 1))
+                    continue
+                if error.sqlstate is None or self._is_lost():
+                    return self._ask_again(batch, problem)
+            else:
+                self._number += 1
+                return None
+            return problem
+        return problem
+
+    def _write_once(self, batch: Batch) -> None:
+        db = self._writing()
+        with db.pipeline(), db.transaction(), db.cursor() as cursor:
+            cursor.execute(_marked(_MOVE_ON), (self._number + 1, self._epoch, self._number))
+            for name, statement in WRITES:
+                rows = getattr(batch, name)
+                if rows:
+                    cursor.executemany(_marked(statement), rows, returning=False)
+
+    def _ask_again(self, batch: Batch, problem: StoreError) -> StoreError | None:
+        """The connection was lost while it was written: the writer's row knows."""
+        self._doubtful = batch
+        until = time.monotonic() + DOUBT_S
+        while True:
+            try:
+                was_written = self._is_written()
+            except psycopg.Error:
+                if time.monotonic() > until:
+                    return problem
+                time.sleep(0.05)
+            except StoreError as error:
+                return error
+            else:
+                self._doubtful = None
+                return None if was_written else problem
+
+    def _settle_doubt(self, batch: Batch) -> None:
+        """What the last batch had is not written twice, if it was written after all."""
+        doubtful = self._doubtful
+        if doubtful is None:
+            return
+        if self._is_written():
+            for name, _ in WRITES:
+                # the books hand the rows of a failed batch over again, as the same objects
+                written = {id(row) for row in getattr(doubtful, name)}
+                if written and name not in ("balances", "buckets", "grown"):
+                    setattr(batch, name, [row for row in getattr(batch, name) if id(row) not in written])
+        self._doubtful = None
+
+    def _is_written(self) -> bool:
+        """Whether the batch after `_number` is there. Raises StoreFenced, or psycopg.Error if it cannot be asked."""
+        self._drop_writes()
+        epoch, number = _rows(self._writing(), "SELECT epoch, batch FROM writer WHERE id = 1")[0]
+        if epoch != self._epoch:
+            raise _fenced()
+        if number == self._number + 1:
+            self._number = number
+            return True
+        return False
+
+    def _renew(self) -> None:
+        """Tell that this process is alive; its failures are the next batch's to find out."""
+        with contextlib.suppress(psycopg.Error):
+            _run(self._writing(), _RENEW, (self._epoch,))
+
+    def put_object(self, kind: str, name: str, body: str, at: int, actor: str) -> int:
+        """See `Store.put_object`."""
+        return self.put_objects([(kind, name, body)], at, actor)[0]
+
+    def put_objects(self, objects: Sequence[tuple[str, str, str]], at: int, actor: str) -> list[int]:
+        """See `Store.put_objects`."""
+        found = []
+        db = self._reading()
+        try:
+            with db.transaction():
+                # nobody else puts objects meanwhile, and a fenced process puts none
+                row = _rows(db, "SELECT epoch FROM writer WHERE id = 1 FOR UPDATE")[0]
+                if self._epoch and row[0] != self._epoch:
+                    raise _fenced()
+                for kind, name, body in objects:
+                    sql = "SELECT coalesce(max(version), 0) + 1 FROM objects WHERE kind = ? AND name = ?"
+                    version = _rows(db, sql, (kind, name))[0][0]
+                    _run(
+                        db, "INSERT INTO objects VALUES (?,?,?,?,?,?)", (kind, name, version, body, at, actor)
+                    )
+                    found.append(version)
+        except psycopg.Error as error:
+            raise _store_error(error) from error
+        return found
+
+    def close(self, now: int) -> None:
+        """See `Store.close`."""
+        if self._writer is not None:
+            self._writer.stop()
+        try:
+            db = self._reading()
+            with db.transaction():
+                _run(db, "UPDATE epochs SET stopped_at = ? WHERE id = ?", (now, self._epoch))
+                _run(db, "UPDATE writer SET is_stopped = 1 WHERE id = 1 AND epoch = ?", (self._epoch,))
+        except psycopg.Error as error:
+            raise _store_error(error) from error
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the connections as a process does that dies: nothing is marked."""
+        if self._writer is not None:
+            self._writer.stop()
+        self._drop_writes()
+        self._reads.close()
+
+    def _all(self, sql: str, values: Values) -> list[Values]:
+        try:
+            return _rows(self._reading(), sql, values)
+        except psycopg.OperationalError:
+            # a connection may have died while nobody looked: a read can be asked again
+            self._reads.close()
+        except psycopg.Error as error:
+            raise _store_error(error) from error
+        try:
+            return _rows(self._reading(), sql, values)
+        except psycopg.Error as error:
+            raise _store_error(error) from error
+
+    def _reading(self) -> psycopg.Connection:
+        if self._reads.closed:
+            self._reads = self._connected()
+        return self._reads
+
+    def _writing(self) -> psycopg.Connection:
+        if self._writes is None or self._writes.closed:
+            self._writes = _connect(self._url)
+        return self._writes
+
+    def _is_lost(self) -> bool:
+        return self._writes is None or self._writes.closed or self._writes.broken
+
+    def _drop_writes(self) -> None:
+        if self._writes is not None:
+            with contextlib.suppress(psycopg.Error):
+                self._writes.close()
+            self._writes = None
+
+    def _connected(self) -> psycopg.Connection:
+        try:
+            return _connect(self._url)
+        except psycopg.Error as error:
+            raise _store_error(error) from error
+
+
+def audit_postgres(url: str) -> Audit:
+    """Replay the ledger at `url` (see `audit.audit`). Raises StoreError if it cannot be read."""
+    try:
+        with _connect(url, is_quick=False) as db, db.transaction():
+            db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            return replay(_PostgresRows(db))
+    except psycopg.Error as error:
+        raise _store_error(error) from error
+
+
+class _PostgresRows:
+    def __init__(self, db: psycopg.Connection) -> None:
+        self._db = db
+
+    def rows(self, sql: str, values: Values = ()) -> list[Values]:
+        return _rows(self._db, sql, values)
+
+    def has(self, table: str) -> bool:
+        return _rows(self._db, "SELECT to_regclass(?) IS NOT NULL", (table,))[0][0] is True
+
+
+class _Writer:
+    """The thread that writes: one batch at a time, and a sign of life when there is none."""
+
+    def __init__(
+        self,
+        write: Callable[[Batch], StoreError | None],
+        renew: Callable[[], None],
+        post: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._write, self._renew, self._post = write, renew, post
+        self._queue: queue.SimpleQueue[tuple[Batch, Done] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="outlay-postgres", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, batch: Batch, done: Done) -> None:
+        self._queue.put((batch, done))
+
+    def stop(self) -> None:
+        """After what was put is written. Its `done` may come later, through `post`."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join(timeout=30)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                item = self._queue.get(timeout=RENEW_S)
+            except queue.Empty:
+                self._renew()
+                continue
+            if item is None:
+                return
+            batch, done = item
+            error = self._write(batch)
+            self._post(lambda done=done, error=error: done(error))  # type: ignore[misc]
+
+
+def _connect(url: str, *, is_quick: bool = True) -> psycopg.Connection:
+    """An autocommitting connection on which nothing waits for ever, also not for a peer that is gone.
+
+    `is_quick`: no statement may take longer than a request could wait for.
+    """
+    try:
+        stated = conninfo_to_dict(url).get("options") or ""
+    except psycopg.ProgrammingError as error:
+        raise StoreError("the ledger's postgresql:// address cannot be read") from error
+    limits = f"-c lock_timeout={STATEMENT_MS} -c synchronous_commit=on"
+    if is_quick:
+        limits += (
+            f" -c statement_timeout={STATEMENT_MS} -c idle_in_transaction_session_timeout={STATEMENT_MS}"
+        )
+    return psycopg.connect(
+        url,
+        autocommit=True,
+        connect_timeout=CONNECT_S,
+        options=f"{stated} {limits}",
+        application_name="outlay",
+        keepalives_idle=5,
+        keepalives_interval=1,
+        keepalives_count=3,
+        tcp_user_timeout=STATEMENT_MS,
+    )
+
+
+def _prepare_schema(db: psycopg.Connection) -> None:
+    """Make the tables: those of schema.sql in this database's spelling, and the writer's."""
+    text = importlib.resources.files("outlay.flow.ledger").joinpath("schema.sql").read_text("utf-8")
+    for attempt in range(RETRIES):
+        try:
+            with db.transaction():
+                for statement in (_WRITER_TABLE, *spelled(text)):
+                    _run(db, statement)
+                _run(
+                    db,
+                    "INSERT INTO writer VALUES (1, ?, 0, 0, CURRENT_TIMESTAMP, 1, '') ON CONFLICT (id) DO NOTHING",
+                    (SCHEMA_VERSION,),
+                )
+                version = _rows(db, "SELECT schema_version FROM writer WHERE id = 1")[0][0]
+        except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
+            # another process made them in the same moment
+            if attempt == RETRIES - 1:
+                raise
+        else:
+            break
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"the ledger was written by a newer Outlay (schema {version}, this one knows {SCHEMA_VERSION})"
+        )
+
+
+def spelled(schema: str) -> list[str]:
+    """The statements of schema.sql as PostgreSQL spells them."""
+    text = re.sub(r"--[^\n]*", "", schema)
+    text = re.sub(r"\)\s*STRICT(, WITHOUT ROWID)?", ")", text)
+    text = text.replace(" INTEGER", " BIGINT").replace(" BLOB", " BYTEA")
+    return [statement.strip() for statement in text.split(";") if statement.strip()]
+
+
+def _marked(sql: str) -> str:
+    """`?` as psycopg spells it. All statements are this package's own."""
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+def _run(db: psycopg.Connection, sql: str, values: Values = ()) -> None:
+    db.execute(_marked(sql) if values else sql, values or None)
+
+
+def _rows(db: psycopg.Connection, sql: str, values: Values = ()) -> list[Values]:
+    return db.execute(_marked(sql) if values else sql, values or None).fetchall()
+
+
+def _fenced() -> StoreFenced:
+    return StoreFenced("another Outlay process has taken the ledger over; this one must end")
+
+
+def _store_error(error: psycopg.Error) -> StoreError:
+    if error.sqlstate == _FENCED:
+        return _fenced()
+    if error.sqlstate in _GIVEN_UP:
+        return StoreBusy("the ledger's database gave the transaction up for another's sake")
+    state = f" ({error.sqlstate})" if error.sqlstate else ""
+    return StoreError(f"the ledger's database failed: {type(error).__name__}{state}")

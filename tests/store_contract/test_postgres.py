@@ -1,0 +1,218 @@
+"""What only PostgreSQL's store can meet: takeovers, lost connections, replies that never came, a server killed."""
+
+import os
+import queue
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from outlay.flow.ledger import postgres
+from outlay.flow.ledger.audit import Audit
+from outlay.flow.ledger.books import Books
+from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
+from outlay.flow.ledger.liveness import is_proven_dead, this_process
+from outlay.flow.ledger.port import RefusalRow
+from outlay.flow.ledger.postgres import PostgresStore, StoreFenced, audit_postgres, spelled
+from outlay.flow.scope import Identity
+from outlay.kernel.clock import ManualClock
+from outlay.kernel.errors import StoreError
+from outlay.kernel.ids import IdMaker
+from tests.postgres import Proxy, fresh_ledger
+from tests.store_contract.bench import Bench, FakeTimers, budget
+
+
+@pytest.fixture
+def proxied(tmp_path: Path) -> Iterator[tuple[Bench, Proxy]]:
+    """Books whose store is reached through a proxy. The socket's path must be short."""
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder, Proxy(fresh_ledger(), Path(folder)) as proxy:
+        bench = Bench("postgres", tmp_path, [budget("all", 1000)], proxy.url)
+        yield bench, proxy
+        bench.leave()
+
+
+def right(url: str) -> Audit:
+    found = audit_postgres(url)
+    assert found.findings == ()
+    assert found.most_over_limit_nanos <= 0
+    return found
+
+
+def test_a_living_owner_keeps_the_ledger_and_a_silent_one_loses_it() -> None:
+    url = fresh_ledger()
+    first, second = PostgresStore(url), PostgresStore(url)
+    first.load(1)
+    with pytest.raises(StoreError, match="in use by another Outlay process"):
+        second.load(2)
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("UPDATE writer SET renewed_at = renewed_at - INTERVAL '6 seconds'")
+    loaded = second.load(3)
+    assert (loaded.epoch, loaded.was_clean) == (2, False)
+    second.close(4)
+    third = PostgresStore(url)
+    assert third.load(5).was_clean, "a clean stop gives the ledger away at once"
+    for store in (first, third):
+        store.abandon()
+
+
+def test_an_owner_that_lost_its_place_writes_nothing(tmp_path: Path) -> None:
+    bench = Bench("postgres", tmp_path, [budget("all", 100)])
+    open_hold = bench.hold(30)
+    other = Bench("postgres", tmp_path, [budget("all", 100)], bench.url)
+    assert other.books.recovered == 1, "the hold of the one that lost its place is booked"
+    told: list[StoreError | None] = []
+    assert bench.place(10, told=lambda _hold, error: told.append(error)) is not None
+    bench.timers.once()
+    assert [type(error) for error in told] == [StoreFenced]
+    with pytest.raises(StoreFenced):
+        bench.store.put_object("key", "k", "{}", 1, "eve")
+    bench.settle(open_hold, 5)
+    assert bench.books.is_down
+    found = right(bench.url)
+    assert (found.spend_nanos, found.open_holds, found.charges) == (30, 0, 1)
+    other.spend(7)
+    assert right(bench.url).spend_nanos == 37
+    bench.leave()
+    other.leave()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_lost_reply_to_a_commit_is_no_doubt(proxied: tuple[Bench, Proxy], moment: str) -> None:
+    bench, proxy = proxied
+    bench.spend(3)
+    told: list[StoreError | None] = []
+    proxy.cut = moment
+    hold = bench.place(10, told=lambda _hold, error: told.append(error))
+    bench.timers.run()
+    assert proxy.cuts == 1
+    assert hold is not None
+    if moment == "after":
+        assert told == [None], "it was written, and the row of the writer says so"
+        bench.settle(hold, 4)
+        assert right(bench.url).spend_nanos == 7
+    else:
+        assert [type(error) for error in told] == [StoreError]
+        assert bench.balance("all") == (3, 0)
+    bench.spend(5)
+    assert right(bench.url).open_holds == 0
+    assert bench.stored("all") == bench.balance("all")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_what_a_lost_batch_held_is_written_once(
+    proxied: tuple[Bench, Proxy], moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, proxy = proxied
+    monkeypatch.setattr(postgres, "DOUBT_S", 0.2)
+    first, unknown = bench.hold(20), bench.hold(30)
+    bench.settle(unknown, 30, Basis.OUTCOME_UNKNOWN)
+    told: list[StoreError | None] = []
+    # one batch: an adjustment, a charge, a hold that fails, a count
+    bench.books.resolve(unknown.id, 12, "eve", "")
+    bench.books.end(first, settled(15))
+    bench.books.count_refusals([RefusalRow(1, "budget_spent", "all", "acme", "", "k", 2)])
+    assert bench.place(10, told=lambda _hold, error: told.append(error)) is not None
+    proxy.cut, proxy.is_down = moment, True
+    bench.timers.once()
+    assert proxy.cuts == 1
+    assert [type(error) for error in told] == [StoreError]
+    assert bench.books.is_down
+    assert bench.place(10, told=lambda _hold, error: told.append(error)) is not None
+    bench.timers.once()
+    assert len(told) == 2, "it is still down"
+    proxy.is_down = False
+    bench.timers.run()
+    assert not bench.books.is_down
+    found = right(bench.url)
+    assert (found.spend_nanos, found.charges, found.open_holds) == (27, 2, 0)
+    assert bench.stored("all") == bench.balance("all") == (27, 0)
+    with psycopg.connect(bench.url) as db:
+        assert db.execute("SELECT sum(count) FROM refusals").fetchall() == [(2,)]
+        assert db.execute("SELECT count(*) FROM postings").fetchall() == [(1,)]
+    bench.spend(5)
+    assert right(bench.url).spend_nanos == 32
+
+
+def settled(nanos: int) -> Ending:
+    return Ending(Status.SETTLED, Basis.METERED, nanos)
+
+
+def test_reads_survive_a_dropped_connection(proxied: tuple[Bench, Proxy]) -> None:
+    bench, proxy = proxied
+    charge = bench.spend(3)
+    proxy.drop()
+    found = bench.store.charge(charge)
+    assert found is not None and found.cost_nanos == 3
+    proxy.is_down = True
+    proxy.drop()
+    with pytest.raises(StoreError, match="database failed"):
+        bench.store.charge(charge)
+    proxy.is_down = False
+    assert bench.store.charge(charge) == found
+
+
+def test_in_a_thread_of_its_own_the_books_are_the_same(tmp_path: Path) -> None:
+    url, clock, timers = fresh_ledger(), ManualClock(), FakeTimers()
+    posted: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+    store = PostgresStore(url, post=posted.put)
+    books = Books(store, clock, timers)
+    bench = Bench.__new__(Bench)
+    bench.kind, bench.path, bench.url, bench.clock = "postgres", tmp_path, url, clock
+    bench.timers, bench.store, bench.books, bench.ids = timers, store, books, IdMaker(clock)
+    books.configure([budget("all", 100), budget("users", 60, user="*")])
+    durable: list[Hold] = []
+    admitted = 0
+    for number in range(40):
+        identity = Identity(org="acme", user="ada" if number % 2 else "bob", model="m", provider="p")
+        admitted += bench.place(5, identity, lambda hold, _error: durable.append(hold)) is not None
+        timers.once()
+    assert admitted == 20
+    while len(durable) < admitted:
+        posted.get(timeout=10)()
+        timers.once()
+    for hold in durable:
+        books.end(hold, settled(4))
+    timers.once()
+    books.flush()
+    while right(url).open_holds:
+        posted.get(timeout=10)()
+        timers.once()
+    assert right(url).spend_nanos == 80
+    store.close(clock.now())
+    assert right(url).spend_nanos == 80
+
+
+def test_a_newer_schema_is_not_touched() -> None:
+    url = fresh_ledger()
+    PostgresStore(url).abandon()
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("UPDATE writer SET schema_version = 99")
+    with pytest.raises(StoreError, match="newer Outlay"):
+        PostgresStore(url)
+
+
+def test_an_address_is_in_no_error() -> None:
+    for url in ("postgresql://me:secret-word@127.0.0.1:1/x", "postgresql://[secret-word"):
+        with pytest.raises(StoreError) as caught:
+            PostgresStore(url)
+        assert "secret-word" not in str(caught.value)
+
+
+def test_the_schema_is_spelled_for_it() -> None:
+    text = "-- a; comment\nCREATE TABLE t (id INTEGER PRIMARY KEY, b BLOB) STRICT, WITHOUT ROWID;\n"
+    text += "CREATE INDEX i ON t (b);"
+    assert spelled(text) == [
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, b BYTEA)",
+        "CREATE INDEX i ON t (b)",
+    ]
+
+
+def test_death_is_proven_here_only() -> None:
+    assert not is_proven_dead(this_process())
+    assert not is_proven_dead("")
+    assert not is_proven_dead('{"pid": 1}')
+    gone = this_process().replace(f'"pid": {os.getpid()}', f'"pid": {2**22 + 1}')
+    assert is_proven_dead(gone)
+    assert not is_proven_dead(gone.replace("pid:[", "pid:[9")), "a pid says nothing in another namespace"
