@@ -59,12 +59,20 @@ def budget(
 class Bench:
     """Books over a store of one kind. `reopen` stops cleanly, `crash` loses what is in memory; both load again."""
 
-    def __init__(self, kind: str, folder: Path, budgets: list[BudgetSpec], url: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        folder: Path,
+        budgets: list[BudgetSpec],
+        url: str = "",
+        post: Callable[[Callable[[], object]], object] | None = None,
+    ) -> None:
         self.kind = kind
         self.path = folder / "ledger.db"
         self.clock = ManualClock()
         self.budgets = budgets
         self._memory = MemoryStore()
+        self._post = post
         self.url = url or (fresh_ledger() if kind == "postgres" else "")
         self.failures: list[StoreError] = []
         self._open()
@@ -83,7 +91,7 @@ class Bench:
                 return self._memory
             case "postgres":
                 # the process that owned it may be this one: nobody waits for its lease to end
-                return PostgresStore(self.url, lease_s=0)
+                return PostgresStore(self.url, lease_s=0, post=self._post)
             case _:
                 return SqliteStore(self.path)
 

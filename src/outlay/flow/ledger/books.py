@@ -38,6 +38,7 @@ from outlay.flow.ledger.port import (
     RefusalRow,
     Store,
     StoreBusy,
+    StoreFenced,
 )
 from outlay.flow.ledger.runs import run_row
 from outlay.flow.raises import Raise
@@ -86,7 +87,6 @@ class Books(Openings):
         self._open: dict[bytes, Hold] = {}
         self._flush_wanted = False
         self._later_wanted = False
-        self._in_flight = False
         self._busy_tries = 0
         self.on_free: Callable[[Account], None] = _ignore
         """Called when money comes free in an account that has waiters."""
@@ -110,7 +110,7 @@ class Books(Openings):
 
         `enforces_runs`: whether a run's own limits refuse.
         """
-        self.flush()
+        self.settle()
         now = self._clock.now()
         fresh = self.directory.set_budgets(budgets, now, raises, enforces_runs=enforces_runs)
         # what a failing store has not taken yet is spend all the same
@@ -321,7 +321,7 @@ class Books(Openings):
 
         Raises NotFound, or OutlayError if the charge's outcome is known.
         """
-        self.flush()
+        self.settle()
         charge = self._store.charge(charge_id)
         if charge is None:
             raise NotFound("no charge has that id")
@@ -380,9 +380,9 @@ class Books(Openings):
     def flush(self) -> None:
         """Hand the tick's batch to the store now."""
         self._flush_wanted = False
-        if self._in_flight:
-            return
         batch = self._batch
+        if batch.before is not None:
+            return
         for account in self._dirty:
             account.is_dirty = False
             batch.balances.append((account.spent, account.held, account.limit, account.id))
@@ -396,15 +396,22 @@ class Books(Openings):
         if batch.is_empty():
             return
         self._batch = Batch()
+        self._batch.before = batch
         holds, self._unconfirmed = self._unconfirmed, []
         growing, self._growing = self._growing, []
-        self._in_flight = True
         self._store.submit(batch, lambda error: self._written(batch, holds, growing, error))
+
+    def settle(self) -> None:
+        """Write what there is and wait for it: what the store shows then is all that happened, unless it is down."""
+        self.flush()
+        while self._batch.before is not None:
+            self._store.settle()
+            self.flush()
 
     def _written(
         self, batch: Batch, holds: list[Hold], growing: "list[Growing]", error: StoreError | None
     ) -> None:
-        self._in_flight = False
+        self._batch.before = None
         if error is None:
             self.is_down = False
             self._busy_tries = 0
@@ -420,6 +427,8 @@ class Books(Openings):
                     told_grown(None)
         else:
             self._not_written(batch, holds, growing, error)
+            if isinstance(error, StoreFenced):
+                raise AccountingBroken(f"{error}: what is in memory here is another's now")
         if error is None and not self._flush_wanted and (self._unconfirmed or self._growing):
             # they came while a store of its own thread was at work
             self.flush()
@@ -558,14 +567,16 @@ class Books(Openings):
 
     def owner(self, provider: str, resource: str) -> OwnerRow | None:
         """Whose a provider's object is, if it was made through here."""
-        for row in reversed(self._batch.owners):
+        before = self._batch.before
+        unwritten = self._batch.owners if before is None else before.owners + self._batch.owners
+        for row in reversed(unwritten):
             if (row.provider, row.resource) == (provider, resource):
                 return row
         return self._store.owner(provider, resource)
 
     def close(self) -> None:
         """Write what is left and mark a clean stop."""
-        self.flush()
+        self.settle()
         self._store.close(self._clock.now())
 
     def _touch(self, account: Account) -> None:

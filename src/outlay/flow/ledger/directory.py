@@ -400,6 +400,11 @@ class Directory:
             if account.held or account.open_holds or account.is_dirty or account.waiting
         }
         unwritten = {row.id for row in self._batch().accounts}
+        before = self._batch().before
+        if before is not None:
+            # the store may not show yet what they are now
+            unwritten.update(row.id for row in before.accounts)
+            unwritten.update(account_id for _, _, _, account_id in before.balances)
         for key, account in self._accounts.items():
             if account.id in unwritten:
                 busy[key] = account

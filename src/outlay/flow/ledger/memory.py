@@ -118,6 +118,9 @@ class MemoryStore:
             self.on_write(batch)
         done(None)
 
+    def settle(self) -> None:
+        """See `Store.settle`: nothing is ever on its way."""
+
     def find_interned(self, kind: str, body: str) -> int | None:
         """See `Store.find_interned`."""
         return next((row.id for row in self.interned if row.kind == kind and row.body == body), None)

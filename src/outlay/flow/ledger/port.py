@@ -208,6 +208,7 @@ class Batch:
         "accounts",
         "adjusted",
         "balances",
+        "before",
         "buckets",
         "charges",
         "dirty_runs",
@@ -226,6 +227,8 @@ class Batch:
     )
 
     def __init__(self) -> None:
+        self.before: Batch | None = None
+        """What is on its way to the store: the store may show it or not. Nothing in it may be forgotten meanwhile."""
         self.interned: list[InternRow] = []
         self.limits: list[LimitRow] = []
         self.accounts: list[AccountRow] = []
@@ -309,6 +312,12 @@ class StoreBusy(StoreError):
     code = "ledger_busy"
 
 
+class StoreFenced(StoreError):
+    """Another process owns the ledger now: this one may write nothing more and must end."""
+
+    code = "ledger_fenced"
+
+
 Done = Callable[[StoreError | None], None]
 
 
@@ -320,6 +329,9 @@ class Store(Protocol):
 
     def submit(self, batch: Batch, done: Done) -> None:
         """Write the batch atomically; call `done(None)` once durable, or `done(error)` if nothing was written."""
+
+    def settle(self) -> None:
+        """Wait until what was submitted is written or has failed, and call its `done`. For what is rare."""
 
     def find_interned(self, kind: str, body: str) -> int | None:
         """Number of an interned value, if it was ever used."""

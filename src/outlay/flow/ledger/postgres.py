@@ -33,6 +33,7 @@ from outlay.flow.ledger.port import (
     LimitRow,
     Loaded,
     StoreBusy,
+    StoreFenced,
 )
 from outlay.flow.ledger.statements import (
     BUCKETS_KEPT_NS,
@@ -68,12 +69,6 @@ _MOVE_ON: Final = (
     " renewed_at = CURRENT_TIMESTAMP WHERE id = 1"
 )
 _RENEW: Final = "UPDATE writer SET renewed_at = CURRENT_TIMESTAMP WHERE id = 1 AND epoch = ?"
-
-
-class StoreFenced(StoreError):
-    """Another process owns the ledger now: this one may write nothing more and must end."""
-
-    code = "ledger_fenced"
 
 
 class PostgresStore(SqlLookups):
@@ -162,6 +157,11 @@ class PostgresStore(SqlLookups):
             done(self._write(batch))
         else:
             self._writer.put(batch, done)
+
+    def settle(self) -> None:
+        """See `Store.settle`."""
+        if self._writer is not None:
+            self._writer.settle()
 
     def _write(self, batch: Batch) -> StoreError | None:
         """Write it; the error if nothing of it is there (or nobody can say, until the next one is written)."""
@@ -360,16 +360,25 @@ class _Writer:
     ) -> None:
         self._write, self._renew, self._post = write, renew, post
         self._queue: queue.SimpleQueue[tuple[Batch, Done] | None] = queue.SimpleQueue()
+        self._written: queue.SimpleQueue[tuple[Done, StoreError | None]] = queue.SimpleQueue()
+        self._under_way = 0
+        """Batches whose `done` was not called yet; the books' thread counts."""
         self._thread = threading.Thread(target=self._work, name="outlay-postgres", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def put(self, batch: Batch, done: Done) -> None:
+        self._under_way += 1
         self._queue.put((batch, done))
 
+    def settle(self) -> None:
+        """In the books' thread: wait for the next batch and tell."""
+        if self._under_way:
+            self._tell(*self._written.get())
+
     def stop(self) -> None:
-        """After what was put is written. Its `done` may come later, through `post`."""
+        """After what was put is written. What nobody was told of by then is told to nobody."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join(timeout=30)
@@ -384,8 +393,17 @@ class _Writer:
             if item is None:
                 return
             batch, done = item
-            error = self._write(batch)
-            self._post(lambda done=done, error=error: done(error))  # type: ignore[misc]
+            self._written.put((done, self._write(batch)))
+            self._post(self._tell_one)
+
+    def _tell_one(self) -> None:
+        # `settle` may have been faster
+        with contextlib.suppress(queue.Empty):
+            self._tell(*self._written.get_nowait())
+
+    def _tell(self, done: Done, error: StoreError | None) -> None:
+        self._under_way -= 1
+        done(error)
 
 
 def _connect(url: str, *, is_quick: bool = True) -> psycopg.Connection:

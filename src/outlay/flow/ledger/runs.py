@@ -97,7 +97,13 @@ class Runs:
     def put_away(self) -> None:
         """Forget runs that the store has as they are. Only when every chain looks again before its next use: two
         objects for one run would be two counts."""
-        kept = {key: run for key, run in self._runs.items() if run is not None and run.is_dirty}
+        before = self._batch().before
+        unwritten = {row[:3] for row in before.runs} if before is not None else set()
+        kept = {
+            key: run
+            for key, run in self._runs.items()
+            if run is not None and (run.is_dirty or key in unwritten)
+        }
         for run in list(kept.values()):
             kept.update((above.key, above) for above in run.line())
         self._runs = dict(kept)

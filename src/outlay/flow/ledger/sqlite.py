@@ -143,6 +143,9 @@ class SqliteStore(SqlLookups):
             self._checkpoint()
         done(None)
 
+    def settle(self) -> None:
+        """See `Store.settle`: nothing is ever on its way."""
+
     def _on_wal(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         return apsw.SQLITE_OK
