@@ -1,6 +1,6 @@
 """What another gateway spent enters the ledger once, in the windows it belongs to, and the audit still agrees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +18,16 @@ Make = Callable[..., Bench]
 
 
 @pytest.fixture(params=KINDS)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    def open_bench(*budgets: object) -> Bench:
-        return Bench(request.param, tmp_path, list(budgets))  # type: ignore[arg-type]
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    made: list[Bench] = []
 
-    return open_bench
+    def open_bench(*budgets: object) -> Bench:
+        made.append(Bench(request.param, tmp_path, list(budgets)))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield open_bench
+    for bench in made:
+        bench.leave()
 
 
 def bring(bench: Bench, name: str, identity: Identity, nanos: int, at: int | None = None) -> int:

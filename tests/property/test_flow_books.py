@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.store_contract.bench import KINDS, Bench, budget
 
 from outlay.flow.budgets import BudgetSpec
-from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.charge import Basis, Hold
 from outlay.flow.scope import Identity, match_scope
 from outlay.flow.windows import WindowKind, bounds, bucket_leaves_at, bucket_start
@@ -67,8 +66,8 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "bench"):
             self.bench.timers.run()
-            if self.bench.kind == "sqlite":
-                found = audit(self.bench.path)
+            found = self.bench.audit()
+            if found is not None:
                 assert found.findings == ()
                 assert found.most_over_limit_nanos <= 0
                 assert found.spend_nanos == sum(post.nanos for post in self.posted)

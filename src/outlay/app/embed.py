@@ -357,13 +357,21 @@ def _vendor_of(client: object) -> Vendor:
 
 
 def _identity(org: str, name: str, said: Mapping[str, Any]) -> Identity:
-    allowed = set(Identity.__struct_fields__) - {"org", "key", "model", "provider", "billing", "run"}
+    allowed = set(Identity.__struct_fields__) - {
+        "org",
+        "key",
+        "model",
+        "provider",
+        "billing",
+        "run",
+        "model_names",
+    }
     unknown = set(said) - allowed
     if unknown:
         raise ConfigError(f"unknown argument {sorted(unknown)[0]!r}")
     tags = tuple(sorted((str(tag), str(value)) for tag, value in dict(said.get("tags", {})).items()))
     others = {field: str(value) for field, value in said.items() if field != "tags"}
-    return Identity(org=org, key=name, tags=tags, **others)
+    return Identity(org=org, key=name, tags=tags, model_names=(), **others)
 
 
 def _nanos(amount: Usd) -> int:

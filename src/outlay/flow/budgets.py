@@ -55,10 +55,11 @@ def pattern_matches(pattern: str, name: str) -> bool:
 def model_allowed(rules: Sequence[AccessRule], identity: Identity, target: str = "") -> bool:
     """Whether every rule that applies to the identity lets its model through; case does not matter.
 
-    `target` is the provider's name of a routed model: a deny reaches a model behind any name.
+    `target` is the provider's name of a routed model: a deny reaches a model behind any name, also those of the
+    identity's `model_names`. What is allowed is the name that was asked for.
     """
     asked = identity.model.lower()
-    names = (asked, target.lower())
+    names = (asked, target.lower(), *(name.lower() for name in identity.model_names))
     if identity.billing:
         # rules of access hold whoever pays
         identity = msgspec.structs.replace(identity, billing="")

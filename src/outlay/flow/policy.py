@@ -39,11 +39,12 @@ class Rung(msgspec.Struct, frozen=True):
     models: tuple[str, ...] = ()
     """Names or `prefix*` that are downgraded; empty: all but `use`."""
 
-    def is_for(self, model: str) -> bool:
-        """Whether calls for a model are downgraded."""
+    def is_for(self, *names: str) -> bool:
+        """Whether calls for a model (by any of its names) are downgraded."""
+        lower = [name.lower() for name in names]
         if self.models:
-            return any(pattern_matches(pattern.lower(), model.lower()) for pattern in self.models)
-        return model.lower() != self.use.lower()
+            return any(pattern_matches(pattern.lower(), name) for pattern in self.models for name in lower)
+        return self.use.lower() not in lower
 
 
 class Hours(msgspec.Struct, frozen=True):

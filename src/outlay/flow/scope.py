@@ -58,6 +58,8 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
     billing: str = ""
     """"" is billed."""
     tags: tuple[tuple[str, str], ...] = ()
+    model_names: tuple[str, ...] = ()
+    """What else the model is called: the provider's name of a routed one, the price book's of a dated one."""
 
     def value(self, dimension: str) -> str:
         """The value of a dimension or of `tag.NAME`; "" if unattributed."""
@@ -79,7 +81,8 @@ def match_scope(scope: Mapping[str, str], identity: Identity) -> tuple[tuple[str
     """The account's scope values if `scope` selects `identity`, sorted by dimension; None if it does not.
 
     An exact value must be equal (`unattributed` selects the absent), `*` takes each value that is present, and a
-    value ending in `*` is a prefix; a prefix keeps its pattern as the account's value, so it is one account. A scope
+    value ending in `*` is a prefix; a prefix keeps its pattern as the account's value, so it is one account. A model is
+    selected by any of its names, but `*` takes the one that was asked for. A scope
     that does not name `billing` covers what is billed only.
     """
     found = []
@@ -90,15 +93,14 @@ def match_scope(scope: Mapping[str, str], identity: Identity) -> tuple[tuple[str
         if dimension == "model":
             # a provider may read model names without regard to case: a rule must not miss one that it would serve
             wanted, value = wanted.lower(), value.lower()
+            names = (value, *(name.lower() for name in identity.model_names))
+        else:
+            names = (value,)
         if wanted == ANY:
             if not value:
                 return None
             found.append((dimension, value))
-        elif (
-            wanted == value
-            or (wanted == UNATTRIBUTED and not value)
-            or (wanted.endswith(ANY) and value.startswith(wanted[:-1]) and value)
-        ):
+        elif any(_is_selected(wanted, name) for name in names) or (wanted == UNATTRIBUTED and not value):
             found.append((dimension, wanted))
         else:
             return None
@@ -108,6 +110,10 @@ def match_scope(scope: Mapping[str, str], identity: Identity) -> tuple[tuple[str
             (name, identity.value(name) or UNATTRIBUTED) for name in ("org", "team") if name not in scope
         ]
     return tuple(sorted(found))
+
+
+def _is_selected(wanted: str, value: str) -> bool:
+    return wanted == value or (wanted.endswith(ANY) and value.startswith(wanted[:-1]) and bool(value))
 
 
 def scope_text(values: tuple[tuple[str, str], ...]) -> str:

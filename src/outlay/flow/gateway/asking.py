@@ -46,7 +46,7 @@ def remember_paused(gateway: "Gateway", exchange: Exchange, memo: Memo, refusal:
     )
 
 
-def pause_at_rung(gateway: "Gateway", exchange: Exchange, identity: Identity, step: Step) -> Refusal:
+def pause_at_rung(gateway: "Gateway", request_id: bytes, now: int, identity: Identity, step: Step) -> Refusal:
     """The refusal of a ladder that pauses: a raise of the budget that is nearly spent lets the work go on."""
     account, settings = step.account, gateway.snapshot.settings
     limit = account.limit or 0
@@ -55,8 +55,8 @@ def pause_at_rung(gateway: "Gateway", exchange: Exchange, identity: Identity, st
     needed = max(goes_on_at, limit) + limit // 10 - account.spent
     gateway.remember_refused(
         RefusedCall(
-            id_text(exchange.id),
-            exchange.began_at,
+            id_text(request_id),
+            now,
             identity,
             "paused",
             account.budget.name,

@@ -22,6 +22,7 @@ from outlay.flow.gateway.entries import (
 )
 from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.fixed import free_terms
+from outlay.flow.gateway.ladders import ladder_step
 from outlay.flow.gateway.passthrough import NO_METHODS, find_pass_route, pass_terms
 from outlay.flow.gateway.refusal import FIRM_CODES, Refusal, stopped_by
 from outlay.flow.gateway.resources import names_objects
@@ -115,8 +116,7 @@ class Desk:
                 remember_paused(gateway, exchange, memo, entries, intent.model)
             exchange.refuse(entries)
             return
-        guard = entries.targets[0].guard
-        if guard is not None and guard.has_ladder:
+        if entries.has_ladder:
             stepped = self._on_ladder(exchange, memo, match, intent, entries)
             if stepped is None:
                 return
@@ -153,24 +153,31 @@ class Desk:
         self, exchange: Exchange, memo: Memo, match: Match, intent: CallIntent, entries: Entries
     ) -> Entries | None:
         """The entries that a downgrade ladder leads to; None after a refusal."""
-        gateway, first = self._gateway, entries.targets[0]
-        accounts = first.current(exchange.began_at).accounts
-        step = None if first.guard is None else first.guard.step(intent.model, accounts)
-        if step is None:
-            return entries
-        rung = step.rung
-        if gateway.is_shadow or step.policy.mode is PolicyMode.SHADOW:
-            exchange.shadow = f"{PREFIX}downgrade: {step.policy.name}: {rung.use or 'pause'}"
-            return entries
-        if not rung.use:
-            exchange.refuse(pause_at_rung(gateway, exchange, first.chain.identity, step))
-            return None
-        found = gateway.entries(memo, match, msgspec.structs.replace(intent, model=rung.use))
-        if isinstance(found, Refusal):
-            exchange.refuse(found)
-            return None
-        exchange.downgraded_from = intent.model
-        return found
+        gateway, visited = self._gateway, {intent.model.lower()}
+        while True:
+            step = ladder_step(entries, exchange.began_at)
+            if step is None:
+                return entries
+            rung = step.rung
+            if gateway.is_shadow or step.policy.mode is PolicyMode.SHADOW:
+                exchange.shadow = f"{PREFIX}downgrade: {step.policy.name}: {rung.use or 'pause'}"
+                return entries
+            if not rung.use:
+                exchange.refuse(
+                    pause_at_rung(
+                        gateway, exchange.id, exchange.began_at, entries.targets[0].chain.identity, step
+                    )
+                )
+                return None
+            if rung.use.lower() in visited:
+                return entries  # ladders that lead to each other: the last model serves
+            visited.add(rung.use.lower())
+            found = gateway.entries(memo, match, msgspec.structs.replace(intent, model=rung.use))
+            if isinstance(found, Refusal):
+                exchange.refuse(found)
+                return None
+            exchange.downgraded_from = intent.model
+            entries = found
 
     def _find(self, request: Request, path: bytes) -> Match | None:
         has_version = any(name == b"anthropic-version" for name, _ in request.headers)

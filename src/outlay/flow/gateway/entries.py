@@ -126,7 +126,7 @@ class Entry:
 class Entries:
     """A caller's entries for one model name: one, or several targets with a strategy."""
 
-    __slots__ = ("aims", "only", "targets", "turns")
+    __slots__ = ("aims", "has_ladder", "only", "targets", "turns")
 
     def __init__(self, aims: Aims, targets: tuple[Entry, ...]) -> None:
         self.aims = aims
@@ -134,6 +134,7 @@ class Entries:
         is_plain = len(targets) == 1 and not aims.retries and not targets[0].aim.max_concurrent
         self.only = targets[0] if is_plain else None
         """The entry, where there is nothing to choose or to try again."""
+        self.has_ladder = any(target.guard is not None and target.guard.has_ladder for target in targets)
         self.turns = [0] * len(targets)
         """Of the weighted strategy: what each target has coming."""
 
@@ -195,14 +196,9 @@ def allowed_identity(
         if own_auth(aim.provider, caller) and aim.provider.client_auth is ClientAuth.OWN
         else ""
     )
-    identity = known_identity(snapshot, key, caller, aim.provider.name, model, billing)
+    identity = known_identity(snapshot, key, caller, aim.provider.name, model, billing, aim.model)
     if isinstance(identity, Refusal):
         return identity
-    if snapshot.orders and aim.model != model:
-        # a stopped model is stopped behind any name
-        order = find_order(snapshot.orders, msgspec.structs.replace(identity, model=aim.model))
-        if order is not None:
-            return stopped_by(order, snapshot.settings)
     if not model_allowed(snapshot.rules, identity, aim.model):
         return Refusal(
             403,
@@ -214,11 +210,23 @@ def allowed_identity(
 
 
 def known_identity(  # noqa: PLR0917 - made in few places
-    snapshot: Snapshot, key: KeySpec, caller: Caller, provider: str, model: str, billing: str = ""
+    snapshot: Snapshot,
+    key: KeySpec,
+    caller: Caller,
+    provider: str,
+    model: str,
+    billing: str = "",
+    target: str = "",
 ) -> Identity | Refusal:
-    """The caller's dimensions, if no order stops what they name."""
+    """The caller's dimensions, if no order stops what they name. `target` is the provider's name of the model."""
     identity = caller.identity(key, provider, model, billing, snapshot.tag_rules)
-    if snapshot.orders and not isinstance(identity, Refusal):
+    if isinstance(identity, Refusal):
+        return identity
+    others = snapshot.other_names(provider, model, target)
+    if others:
+        # a model is budgeted, denied and stopped behind any name
+        identity = msgspec.structs.replace(identity, model_names=others)
+    if snapshot.orders:
         order = find_order(snapshot.orders, identity)
         if order is not None:
             return stopped_by(order, snapshot.settings)

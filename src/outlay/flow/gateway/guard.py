@@ -108,14 +108,14 @@ class Guard:
 
     # -- before a target is chosen ----------------------------------------------------------------------------
 
-    def step(self, model: str, accounts: Sequence[Account]) -> Step | None:
-        """The highest rung that the caller has reached for this model."""
+    def step(self, names: Sequence[str], accounts: Sequence[Account]) -> Step | None:
+        """The highest rung that the caller has reached for a model of these names."""
         best: Step | None = None
         for item in self._covering:
             if best is not None and item.policy.mode is not best.policy.mode:
                 break  # enforced ones come first: a shadow ladder keeps nobody from being moved
             for rung in item.policy.ladder:
-                if not rung.is_for(model) or (best is not None and rung.at_percent <= best.rung.at_percent):
+                if not rung.is_for(*names) or (best is not None and rung.at_percent <= best.rung.at_percent):
                     continue
                 for account in accounts:
                     limit = account.limit

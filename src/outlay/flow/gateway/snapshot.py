@@ -453,6 +453,19 @@ class Snapshot:
         found = self.book.find(provider.prices, model, _LATEST)
         return isinstance(found, ModelPrice) and not found.is_ceiling
 
+    def other_names(self, provider: str, model: str, target: str) -> tuple[str, ...]:
+        """What a model is called beside the name asked for: at its provider, and in the price book."""
+        found = self.providers.get(provider)
+        if found is None or not model:
+            return ()
+        names: dict[str, None] = {}
+        for name in (target or model, model):
+            names[name] = None
+            price = self.book.find(found.prices, name, _LATEST)
+            if isinstance(price, ModelPrice) and not price.is_ceiling:
+                names[price.model] = None
+        return tuple(name for name in names if name.lower() != model.lower())
+
     def model_names(self, dialect: Dialect) -> list[str]:
         """Names a client of this dialect can use: routes, and priced names that a provider's patterns serve."""
         operation = _LISTED_AS.get(dialect, Operation.CHAT)

@@ -1,0 +1,49 @@
+"""Downgrade ladders on the request path: the rung that a call has reached, at whatever door it comes in.
+
+A call for one model goes down the ladder to the model of its rung, and from there on by that one's; what cannot change
+its model (a batch, a realtime session) is asked for pauses only.
+"""
+
+from typing import TYPE_CHECKING
+
+from outlay.flow.gateway.asking import pause_at_rung
+from outlay.flow.gateway.entries import Entries, Entry
+from outlay.flow.gateway.guard import Step
+from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.policy import PolicyMode
+
+if TYPE_CHECKING:
+    from outlay.flow.gateway.server import Gateway
+
+
+def step_of(entry: Entry, now: int) -> Step | None:
+    """The highest rung that a caller has reached at a target, by any name of its model."""
+    if entry.guard is None or not entry.guard.has_ladder:
+        return None
+    chain = entry.current(now)
+    identity = chain.identity
+    return entry.guard.step((identity.model, *identity.model_names), chain.accounts)
+
+
+def ladder_step(entries: Entries, now: int) -> Step | None:
+    """The highest rung over all targets of a call: which of them will serve is not known yet."""
+    best: Step | None = None
+    for entry in entries.targets:
+        found = step_of(entry, now)
+        if found is None:
+            continue
+        if (
+            best is None
+            or (best.policy.mode is PolicyMode.SHADOW and found.policy.mode is PolicyMode.ENFORCE)
+            or (best.policy.mode is found.policy.mode and found.rung.at_percent > best.rung.at_percent)
+        ):
+            best = found
+    return best
+
+
+def paused_at(gateway: "Gateway", entry: Entry, request_id: bytes, now: int) -> Refusal | None:
+    """Why work that keeps its model may not begin now: a ladder pauses it."""
+    step = step_of(entry, now)
+    if step is None or step.rung.use or step.policy.mode is PolicyMode.SHADOW or gateway.is_shadow:
+        return None
+    return pause_at_rung(gateway, request_id, now, entry.chain.identity, step)
