@@ -30,7 +30,7 @@ from outlay.flow.gateway.stops import carry_out
 from outlay.flow.ledger.audit import audit
 from outlay.flow.orders import Order, OrderKind
 from outlay.flow.outcome import Billing
-from outlay.flow.policy import Covering, Hours, PolicySpec
+from outlay.flow.policy import Covering, Hours, PolicySpec, Rung
 from outlay.flow.runaway import RunawayAction
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import StoreError
@@ -405,6 +405,7 @@ def test_policies_hold_for_realtime_sessions(tmp_path: Path) -> None:
             PolicySpec(name="closed", hours=Hours((), 0, 1)),
             PolicySpec(name="cheap", max_nanos_per_call=1_000_000),
             PolicySpec(name="cheaper", max_output_nanos_per_mtok=1),
+            PolicySpec(name="halt", ladder=(Rung(0, "all", ""),)),
         ):
             gateway.swap(policies=(policy,))
             with pytest.raises(Exception, match=r"40[23]"):

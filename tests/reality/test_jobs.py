@@ -15,7 +15,7 @@ import pytest
 from outlay.flow.gateway.snapshot import Disclose, Settings
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.reader import ChargeView
-from outlay.flow.policy import PolicyMode, PolicySpec
+from outlay.flow.policy import PolicyMode, PolicySpec, Rung
 from outlay.testing import MockProvider
 from tests import world
 from tests.harness import SECRET, RunningGateway, budget, key
@@ -165,6 +165,15 @@ def test_a_batch_that_the_budget_does_not_cover(tmp_path: Path) -> None:
         with pytest.raises(openai.APIStatusError) as raised:
             submit(client, lines())
         assert raised.value.status_code == 402
+        assert not [call for call in stage.mock.calls if call.path == "/v1/batches" and call.method == "POST"]
+
+
+def test_a_ladder_that_pauses_takes_no_batch(stage: Stage) -> None:
+    with stage.openai() as client:
+        stage.gateway.swap(policies=(PolicySpec(name="halt", ladder=(Rung(0, "all", ""),)),))
+        with pytest.raises(openai.APIStatusError) as raised:
+            submit(client, lines())
+        assert (raised.value.status_code, raised.value.code) == (402, "paused")
         assert not [call for call in stage.mock.calls if call.path == "/v1/batches" and call.method == "POST"]
 
 

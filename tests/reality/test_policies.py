@@ -42,7 +42,7 @@ class World:
             mock.url,
             budgets,
             keys=[key(), key("other", OTHER, team="ads")],
-            price_book=book(),
+            price_book=changes.pop("price_book", None) or book(),
             upstreams=providers(mock.url),
             settings=settings,
             **changes,

@@ -159,3 +159,33 @@ def test_shadow_mode_and_off(tmp_path: Path, mock: MockProvider) -> None:
     (tmp_path / "two").mkdir()
     with running(tmp_path / "two", mock, runaway=RunawayAction.OFF) as gateway:
         assert "x-outlay-runaway" not in loop(gateway, 12)[-1].headers
+
+
+def test_tries_after_a_refusal_or_a_failure_are_no_circle(tmp_path: Path, mock: MockProvider) -> None:
+    """What was not answered taught the agent nothing: it asks again, as every SDK does."""
+    body = step(1, SECRET_TEXT)
+    with running(tmp_path, mock, runaway=RunawayAction.CUT, wait_s=0) as gateway:
+        gateway.swap(policies=(PolicySpec(name="slow", requests_per_minute=1),))
+        statuses = [ask(gateway, body, "limited").status for _ in range(9)]
+        assert statuses == [200] + [429] * 8
+        gateway.swap(policies=())
+        mock.queue(*[{"status": 503}] * 7)
+        statuses = [ask(gateway, body, "unlucky").status for _ in range(9)]
+        assert statuses == [503] * 7 + [200, 200]
+        # failures in a row have their own bound
+        mock.queue(*[{"status": 503}] * 20)
+        statuses = [ask(gateway, body, "broken").status for _ in range(16)]
+        assert statuses[:12] == [503] * 12
+        assert statuses[-1] == 403
+
+
+def test_the_same_call_many_times_at_once_is_no_circle(tmp_path: Path, mock: MockProvider) -> None:
+    mock.behave(first_byte_ms=300)
+    body = step(1, SECRET_TEXT)
+
+    async def all_at_once(gateway: RunningGateway) -> list[Reply]:
+        headers = {"x-outlay-run": "sampling"}
+        return await asyncio.gather(*(post(gateway.url, body, headers=headers) for _ in range(10)))
+
+    with running(tmp_path, mock, runaway=RunawayAction.CUT) as gateway:
+        assert {reply.status for reply in asyncio.run(all_at_once(gateway))} == {200}

@@ -110,6 +110,7 @@ class RunWatch:
         "_seen",
         "_stale",
         "_stuck",
+        "awaits_answer",
         "stopped",
     )
 
@@ -132,11 +133,22 @@ class RunWatch:
         self._first_tokens = 0
         self._stuck: Finding | None = None
         """What is said while the very same call comes again and again: there is nothing to look at anew."""
+        self.awaits_answer = False
+        """Nothing was answered since the last call that counted."""
         self.stopped = False
         """A stop was ordered: not ordered again until somebody lets the run go on."""
 
+    def is_retry(self, signature: Signature) -> bool:
+        """Whether a call only asks again what was not answered (it was refused, it failed) or is not yet: the agent
+        knows nothing new, so it goes round in no circle. Failures have a count of their own."""
+        if not (self.awaits_answer and self._recent):
+            return False
+        last = self._recent[-1]
+        return signature.action == last.action and signature.result == last.result
+
     def see(self, signature: Signature, limits: Thresholds) -> Finding:
         """A call comes; what its run looks like with it."""
+        self.awaits_answer = True
         self._calls += 1
         stuck = self._stuck
         if stuck is not None:
@@ -191,6 +203,7 @@ class RunWatch:
     def ended(self, cost_nanos: int, *, is_error: bool) -> None:
         """A call of the run was booked."""
         self._costs.append(cost_nanos)
+        self.awaits_answer = self.awaits_answer and is_error
         self._failed_calls = self._failed_calls + 1 if is_error else 0
 
     def forgive(self) -> None:
@@ -212,18 +225,26 @@ class RunWatch:
             )
         if self._stale >= limits.stale_results_stop:
             return Finding(Verdict.STOP, f"{self._stale} tool results in a row had all been seen before")
-        errors = max(self._failed_calls, self._failed_tools)
-        if errors >= limits.errors_stop:
-            return Finding(Verdict.STOP, f"{errors} failures in a row")
+        failing = self.failing(limits)
+        if failing.verdict is Verdict.STOP:
+            return failing
         if circles >= limits.circles_warn and calls >= limits.least_circle_calls - 2:
             return Finding(Verdict.WARN, f"the last {period} call(s) repeat ({circles} times)")
-        if errors >= limits.errors_warn:
-            return Finding(Verdict.WARN, f"{errors} failures in a row")
+        if failing.verdict is Verdict.WARN:
+            return failing
         first = self._first_tokens
         if first and signature.input_tokens > limits.growth_warn * max(first, 1_000):
             return Finding(Verdict.WARN, f"its context has grown {signature.input_tokens // first} times")
         # looked at every tenth call: it is a matter of tens
         return self._acceleration(limits) if self._calls % 10 == 0 else OK
+
+    def failing(self, limits: Thresholds) -> Finding:
+        """What is to be said of failures in a row alone."""
+        errors = max(self._failed_calls, self._failed_tools)
+        if errors >= limits.errors_warn:
+            verdict = Verdict.STOP if errors >= limits.errors_stop else Verdict.WARN
+            return Finding(verdict, f"{errors} failures in a row")
+        return OK
 
     def _circles(self) -> tuple[int, int, int]:
         """(period, full circles, calls) of the circle that goes on for longest."""

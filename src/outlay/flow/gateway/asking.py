@@ -51,7 +51,7 @@ def pause_at_rung(gateway: "Gateway", request_id: bytes, now: int, identity: Ide
     account, settings = step.account, gateway.snapshot.settings
     limit = account.limit or 0
     # a raise to where this is just under the rung, and a tenth of the limit more
-    goes_on_at = account.spent * 100 // step.rung.at_percent + 1
+    goes_on_at = account.spent * 100 // max(1, step.rung.at_percent) + 1
     needed = max(goes_on_at, limit) + limit // 10 - account.spent
     gateway.remember_refused(
         RefusedCall(

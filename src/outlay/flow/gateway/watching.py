@@ -49,7 +49,8 @@ class Watching:
             tail.is_error,
             intent.input_tokens_bound,
         )
-        finding = watch.see(signature, self._gateway.snapshot.thresholds)
+        limits = self._gateway.snapshot.thresholds
+        finding = watch.failing(limits) if watch.is_retry(signature) else watch.see(signature, limits)
         if finding.verdict is Verdict.OK:
             return None
         if finding.verdict is Verdict.STOP and not watch.stopped and action not in _SAYING:
