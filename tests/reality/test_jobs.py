@@ -1,5 +1,6 @@
 """Jobs: held when they are submitted, settled from what the provider did, over restarts, and each team's own."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ import pytest
 from outlay.flow.gateway.snapshot import Disclose, Settings
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.reader import ChargeView
+from outlay.flow.orders import Order, OrderKind
 from outlay.flow.policy import PolicyMode, PolicySpec, Rung
+from outlay.kernel.clock import SystemClock
 from outlay.testing import MockProvider
 from tests import world
 from tests.harness import SECRET, RunningGateway, budget, key
@@ -166,6 +169,21 @@ def test_a_batch_that_the_budget_does_not_cover(tmp_path: Path) -> None:
             submit(client, lines())
         assert raised.value.status_code == 402
         assert not [call for call in stage.mock.calls if call.path == "/v1/batches" and call.method == "POST"]
+
+
+def test_a_killed_run_may_look_after_its_batch_and_cancel_it(stage: Stage) -> None:
+    with stage.openai() as client:
+        mine = client.with_options(default_headers={"x-outlay-run": "nightly"})
+        batch = submit(mine, lines())
+        now = SystemClock().now()
+        stage.gateway.swap(orders=(Order(OrderKind.KILL, {"run": "nightly"}, "enough", "eve", now),))
+        with pytest.raises(openai.PermissionDeniedError):
+            submit(mine, lines())
+        assert mine.batches.retrieve(batch.id).id == batch.id
+        with contextlib.suppress(openai.ConflictError):  # the provider may have been faster
+            mine.batches.cancel(batch.id)
+        done(lambda: mine.batches.retrieve(batch.id), ("cancelled", "completed"))
+        stage.wait()
 
 
 def test_a_ladder_that_pauses_takes_no_batch(stage: Stage) -> None:

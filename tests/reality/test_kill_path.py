@@ -228,3 +228,45 @@ def test_before_the_answer_begins_the_client_gets_the_reason_as_a_status(tmp_pat
     behaviour = {**SLOW, "first_byte_ms": 3000}
     with MockProvider(prices=meter_prices(), behaviour=behaviour) as mock, world(tmp_path, mock) as gateway:
         asyncio.run(scene(gateway))
+
+
+def test_what_is_below_a_killed_run_is_killed_with_it(tmp_path: Path) -> None:
+    """Streams of its children are cut, and a fresh name under a parent that the key pins gets nowhere."""
+    pinned = key("pinned", OTHER, team="search", run_parent="boss")
+    path, body, _ = ENDLESS["chat"]
+    with (
+        MockProvider(prices=meter_prices(), behaviour=SLOW) as mock,
+        RunningGateway(
+            tmp_path / "l.db", mock.url, [budget("all", "100")], keys=[key(), pinned], price_book=book()
+        ) as gateway,
+    ):
+
+        async def stream(secret: str, **headers: str) -> tuple[bytes, int]:
+            named = {f"x-outlay-{name.replace('_', '-')}": value for name, value in headers.items()}
+            reply = await post(gateway.url, body, path=path, secret=secret, headers=named)
+            return reply.body, reply.status
+
+        async def scene() -> list[tuple[bytes, int]]:
+            streams = [
+                asyncio.create_task(stream(SECRET, run="child", run_parent="boss")),
+                asyncio.create_task(stream(OTHER, run="fresh")),
+                asyncio.create_task(stream(SECRET, run="elsewhere")),
+            ]
+            await asyncio.sleep(0.5)
+            done = await asyncio.to_thread(give, gateway, order(run="boss"))
+            assert done.cut_calls == 2
+            return await asyncio.gather(*streams)
+
+        child, fresh, elsewhere = asyncio.run(scene())
+        assert b'"code":"killed"' in child[0]
+        assert b'"code":"killed"' in fresh[0]
+        assert elsewhere[0].endswith(b"[DONE]\n\n")
+        for headers in ({"run": "fresh"}, {"run": "another"}):
+            assert asyncio.run(stream(OTHER, **headers))[1] == 403
+        assert asyncio.run(stream(SECRET, run="child"))[1] == 403
+        mock.behave(output_tokens=2)
+        assert asyncio.run(stream(SECRET, run="others"))[1] == 200
+        lift(gateway)
+        assert asyncio.run(stream(OTHER, run="another"))[1] == 200
+        gateway.call(gateway.books.flush)
+        assert audit(gateway.path).findings == ()

@@ -83,11 +83,18 @@ def exact_scope(order: Order) -> tuple[str, str] | None:
     return None if is_lenient or value == UNATTRIBUTED or "*" in value else (dimension, value)
 
 
-def find_order(orders: Sequence[Order], identity: Identity) -> Order | None:
-    """The order that stops an identity; a kill before a pause."""
+def is_covered_by_run(order: Order, identity: Identity, above: Sequence[str]) -> bool:
+    """Whether an order covers one of the runs `above` the identity's: what is below a stopped run is stopped."""
+    return "run" in order.scope and any(
+        is_covered(order, msgspec.structs.replace(identity, run=name)) for name in above
+    )
+
+
+def find_order(orders: Sequence[Order], identity: Identity, above: Sequence[str] = ()) -> Order | None:
+    """The order that stops an identity, or a run `above` its own; a kill before a pause."""
     found = None
     for order in orders:
-        if is_covered(order, identity):
+        if is_covered(order, identity) or is_covered_by_run(order, identity, above):
             if order.kind is OrderKind.KILL:
                 return order
             found = found or order

@@ -7,8 +7,6 @@ itself: `lookup` bounds and prices, `authorize` and the books admit, `attempts` 
 from asyncio import TimerHandle
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from outlay.flow.accounts import Account
 from outlay.flow.asks import RefusedCall
 from outlay.flow.authorize import Denied, Reason, authorize
@@ -380,11 +378,12 @@ class Admission:
     def _stopped(self, now: UnixNanos) -> Refusal | None:
         """What an order says that came since this call began, and whether its run may make another call."""
         orders = self._gateway.snapshot.orders
-        if orders and orders is not self._snapshot.orders:
-            order = find_order(orders, self.identity)
-            if order is None and self.target_model != self.identity.model:
-                # a stopped model is stopped behind any name
-                order = find_order(orders, msgspec.structs.replace(self.identity, model=self.target_model))
+        if orders and not self._is_free:
+            # an entry asks for its own names only, and a run is known once its call is there
+            above = tuple(run.name for run in self._entry.current(now).runs[1:])
+            order = None
+            if above or orders is not self._snapshot.orders:
+                order = find_order(orders, self.identity, above)
             if order is not None:
                 return stopped_by(order, self._snapshot.settings)
         if self._attempt > 1 or self._is_free:
@@ -406,11 +405,6 @@ class Admission:
     def identity(self) -> Identity:
         """Who spends."""
         return self._entry.chain.identity
-
-    @property
-    def target_model(self) -> str:
-        """The model that this attempt asks its provider for."""
-        return self._entry.model
 
     # -- waiting for money --------------------------------------------------------------------------------------
 

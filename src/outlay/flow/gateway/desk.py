@@ -225,7 +225,8 @@ class Desk:
         if barred is not None:
             return barred
         aim = Aim(provider, model, operation)
-        identity = known_identity(memo.snapshot, memo.key, memo.caller, provider.name, model)
+        is_free = operation is Operation.FREE
+        identity = known_identity(memo.snapshot, memo.key, memo.caller, provider.name, model, is_free=is_free)
         if model:
             identity = allowed_identity(memo.snapshot, memo.key, memo.caller, aim, model)
         if isinstance(identity, Refusal):

@@ -217,8 +217,13 @@ def known_identity(  # noqa: PLR0917 - made in few places
     model: str,
     billing: str = "",
     target: str = "",
+    *,
+    is_free: bool = False,
 ) -> Identity | Refusal:
-    """The caller's dimensions, if no order stops what they name. `target` is the provider's name of the model."""
+    """The caller's dimensions, if no order stops what they name. `target` is the provider's name of the model.
+
+    `is_free`: the call costs nothing. A run that was stopped may still look after its jobs, and cancel them.
+    """
     identity = caller.identity(key, provider, model, billing, snapshot.tag_rules)
     if isinstance(identity, Refusal):
         return identity
@@ -227,7 +232,10 @@ def known_identity(  # noqa: PLR0917 - made in few places
         # a model is budgeted, denied and stopped behind any name
         identity = msgspec.structs.replace(identity, model_names=others)
     if snapshot.orders:
-        order = find_order(snapshot.orders, identity)
+        orders = snapshot.orders
+        if is_free:
+            orders = tuple(order for order in orders if "run" not in order.scope)
+        order = find_order(orders, identity)
         if order is not None:
             return stopped_by(order, snapshot.settings)
     return identity

@@ -21,10 +21,11 @@ from outlay.flow.gateway.keys import KeySpec
 from outlay.flow.gateway.ladders import paused_at
 from outlay.flow.gateway.quoting import make_terms
 from outlay.flow.gateway.realtime_upstream import UpstreamSocket, connect
-from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred
+from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred, stopped_by
 from outlay.flow.gateway.settlement import Settlement, Terms, settle_failure, settle_usage
 from outlay.flow.gateway.websocket import GOING_AWAY, POLICY, WebSocket
 from outlay.flow.ledger.charge import Ending, Hold
+from outlay.flow.orders import find_order
 from outlay.flow.outcome import Failure
 from outlay.flow.policy import PolicyMode
 from outlay.flow.rates import RateLimits
@@ -162,7 +163,9 @@ class RealtimeSession:
             code = run.bars(now)
             if code and not gateway.is_shadow:
                 return run_barred(run, code, gateway.settings, id_text(self.id))
-        refusal = self._guarded(now)
+        orders = gateway.snapshot.orders
+        order = find_order(orders, self.identity, [run.name for run in chain.runs[1:]]) if orders else None
+        refusal = self._guarded(now) if order is None else stopped_by(order, gateway.settings)
         if refusal is not None:
             gateway.metrics.refused(refusal.code)
             return refusal

@@ -13,7 +13,7 @@ import msgspec
 
 from outlay.flow.gateway.admission import Admission
 from outlay.flow.gateway.refusal import stopped_by
-from outlay.flow.orders import Order, OrderKind, exact_scope, is_covered
+from outlay.flow.orders import Order, OrderKind, exact_scope, is_covered, is_covered_by_run
 from outlay.flow.outcome import Failure
 from outlay.flow.scope import Identity
 
@@ -43,8 +43,8 @@ def carry_out(gateway: "Gateway", order: Order, orders: tuple[Order, ...], asked
     gateway.take_orders(orders)
     if order.kind is not OrderKind.KILL:
         return Stopped(0, 0, detect_ns, gateway.clock.monotonic() - began, 0)
-    calls = _found(order, gateway.exchanges)
-    sessions = [session for session in gateway.sessions if _covers(order, session.identity, "")]
+    calls = _found(gateway, order, gateway.exchanges)
+    sessions = [session for session in gateway.sessions if _covers(gateway, order, session.identity)]
     decided = gateway.clock.monotonic()
     refusal = stopped_by(order, gateway.snapshot.settings)
     for exchange in calls:
@@ -57,24 +57,22 @@ def carry_out(gateway: "Gateway", order: Order, orders: tuple[Order, ...], asked
     return Stopped(len(calls), len(sessions), detect_ns, decided - began, acted_ns, decided)
 
 
-def _found(order: Order, exchanges: Iterable[Admission]) -> list[Admission]:
+def _found(gateway: "Gateway", order: Order, exchanges: Iterable[Admission]) -> list[Admission]:
     """Calls in flight that an order covers."""
     exact = exact_scope(order)
-    if exact is None:
-        return [
-            exchange for exchange in exchanges if _covers(order, exchange.identity, exchange.target_model)
-        ]
+    if exact is None or exact[0] == "run":
+        return [exchange for exchange in exchanges if _covers(gateway, order, exchange.identity)]
     # one run, key or team is the usual case, and hundreds of calls are looked at
     dimension, value = exact
     of = attrgetter(dimension)
     return [exchange for exchange in exchanges if of(exchange.identity) == value]
 
 
-def _covers(order: Order, identity: Identity, target: str) -> bool:
+def _covers(gateway: "Gateway", order: Order, identity: Identity) -> bool:
     if is_covered(order, identity):
         return True
-    return bool(
-        target
-        and "model" in order.scope
-        and is_covered(order, msgspec.structs.replace(identity, model=target))
-    )
+    if "run" not in order.scope:
+        return False
+    run = gateway.books.directory.runs.of(identity)
+    above = () if run is None else tuple(ancestor.name for ancestor in run.line()[1:])
+    return is_covered_by_run(order, identity, above)
