@@ -85,6 +85,7 @@ def stage_of(folder: Path, limit: str = "10", **behaviour: object) -> Iterator[S
             yield stage
             stage.wait()
             mock.wait_for(0)
+            stage.gateway.call(stage.gateway.books.flush)
             found = audit(stage.gateway.path)
             assert found.findings == ()
             assert found.open_holds == 0
