@@ -12,6 +12,7 @@ import msgspec
 from outlay.flow.accounts import Account
 from outlay.flow.asks import RefusedCall
 from outlay.flow.authorize import Denied, Reason, authorize
+from outlay.flow.gateway.asking import remember_paused
 from outlay.flow.gateway.attempts import Plan
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Answered, Request
@@ -356,26 +357,31 @@ class Admission:
         gateway = self._gateway
         now = gateway.clock.now()
         refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now, self._memo.key)
-        if denied.reason is not Reason.BUDGET_BUSY:
-            account = denied.account
-            gateway.remember_refused(
-                RefusedCall(
-                    id_text(self.id),
-                    now,
-                    self.identity,
-                    denied.reason.value,
-                    account.budget.name,
-                    account.values,
-                    "",
-                    denied.limit_nanos,
-                    denied.spent_nanos,
-                    denied.held_nanos,
-                    denied.needed_nanos,
-                )
-            )
+        self._remember(denied, now)
         # a cheaper target may fit where this one does not
         if self._plan is None or not self._ask_next(refusal):
             self._give_up(refusal)
+
+    def _remember(self, denied: Denied, now: UnixNanos) -> None:
+        """A raise of what refused this call can be asked for; what is only busy passes by itself."""
+        if denied.reason is Reason.BUDGET_BUSY:
+            return
+        account = denied.account
+        self._gateway.remember_refused(
+            RefusedCall(
+                id_text(self.id),
+                now,
+                self.identity,
+                denied.reason.value,
+                account.budget.name,
+                account.values,
+                "",
+                denied.limit_nanos,
+                denied.spent_nanos,
+                denied.held_nanos,
+                denied.needed_nanos,
+            )
+        )
 
     def _stopped(self, now: UnixNanos) -> Refusal | None:
         """What an order says that came since this call began, and whether its run may make another call."""
@@ -386,7 +392,9 @@ class Admission:
                 # a stopped model is stopped behind any name
                 order = find_order(orders, msgspec.structs.replace(self.identity, model=self.target_model))
             if order is not None:
-                return stopped_by(order, self._snapshot.settings)
+                refusal = stopped_by(order, self._snapshot.settings)
+                remember_paused(self._gateway, self, self._memo, refusal, self.intent.model)
+                return refusal
         if self._attempt > 1 or self._is_free:
             return None
         for run in self._entry.current(now).runs:
@@ -394,7 +402,7 @@ class Admission:
             if code and self._gateway.is_shadow:
                 self.shadow = self.shadow or f"{PREFIX}{code}: {run.name}"
             elif code:
-                return run_barred(run, code, self._snapshot.settings, id_text(self.id))
+                return run_barred(run, code)
         return None
 
     @property

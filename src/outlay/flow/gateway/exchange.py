@@ -24,7 +24,7 @@ from outlay.flow.gateway.forward import (
     upstream_request,
 )
 from outlay.flow.gateway.growing import Growing
-from outlay.flow.gateway.refusal import REQUEST_ID, Refusal, run_barred
+from outlay.flow.gateway.refusal import Refusal, run_barred, with_link
 from outlay.flow.gateway.settlement import (
     Settlement,
     settle_answer,
@@ -323,7 +323,7 @@ class Exchange(Growing):
     def _expire_run(self) -> None:
         runs = [run for run in self._entry.chain.runs if run.deadline == self.run_ends_at]
         if runs:
-            refusal = run_barred(runs[0], "run_expired", self._snapshot.settings, id_text(self.id))
+            refusal = run_barred(runs[0], "run_expired")
             self.kill(Failure.CLIENT_GONE, "its run expired", refusal)
 
     def _is_past(self, now: int, seconds: int) -> bool:
@@ -534,12 +534,9 @@ class Exchange(Growing):
         client = self._client
         if client is None:
             return
-        fields = refusal.fields
-        if REQUEST_ID in str(fields.get("raise_url", "")):
-            fields = {**fields, "raise_url": str(fields["raise_url"]).replace(REQUEST_ID, id_text(self.id))}
-        body = error_body(
-            self.dialect, refusal.status, refusal.code, refusal.message, fields, id_text(self.id)
-        )
+        own_id = id_text(self.id)
+        fields = with_link(refusal.fields, own_id, is_known=own_id in self._gateway.refused_calls)
+        body = error_body(self.dialect, refusal.status, refusal.code, refusal.message, fields, own_id)
         status = refusal.status_for(self._request.headers)
         client.write_whole(status, refusal_head(self.id, refusal, self.dialect), body)
 
