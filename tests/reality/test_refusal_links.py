@@ -1,4 +1,4 @@
-"""A link in a refusal leads somewhere: what it names is remembered, and more can be asked for. Else there is no link."""
+"""A link in a refusal leads somewhere: what it names is remembered, and can be asked for. Else there is no link."""
 
 import asyncio
 from pathlib import Path

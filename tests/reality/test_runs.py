@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,7 @@ def test_a_budget_for_each_run_covers_what_a_run_begot(tmp_path: Path) -> None:
         ("", {"budget_usd": "1"}),
         ("child", {"parent": "stranger"}),
         ("root", {"parent": "child"}),
-        ("deep-8", {"parent": "deep-7"}),
+        ("deep-9", {"parent": "deep-8"}),
     ],
 )
 def test_what_cannot_be_is_said(tmp_path: Path, run: str, said: dict[str, str]) -> None:
@@ -194,14 +195,14 @@ def test_what_cannot_be_is_said(tmp_path: Path, run: str, said: dict[str, str]) 
         RunningGateway(tmp_path / "l.db", mock.url, [budget("all", "9")]) as gateway,
     ):
         assert asyncio.run(call(gateway, "child", parent="root")).status == 200
-        for depth in range(1, 8):
+        for depth in range(1, 9):
             above = asyncio.run(call(gateway, f"deep-{depth}", parent=f"deep-{depth - 1}"))
             assert above.status == 200
         reply = asyncio.run(call(gateway, run, **said))
         assert (reply.status, code(reply)) == (400, "bad_header")
         assert reply.error["param"].startswith("x-outlay-run")
         gateway.call(gateway.books.flush)
-        assert len(mock.meter.entries) == 8
+        assert len(mock.meter.entries) == 9
 
 
 def test_a_pinned_parent_is_evaded_by_no_fresh_name(tmp_path: Path) -> None:
@@ -262,3 +263,35 @@ def test_the_first_call_of_all_may_be_a_childs(tmp_path: Path) -> None:
         assert "run=outer" in replies[-1].error["scope"]
         gateway.call(gateway.books.flush)
         assert audit(gateway.path).findings == ()
+
+
+def test_what_is_refused_opens_and_lowers_nothing(tmp_path: Path) -> None:
+    """A line of nine runs above, or one that ends in a contradiction, leaves every run as it was."""
+    nine = [{"run": "child"}, *({"run": f"q{turn}", "budget_usd": "0"} for turn in range(7))]
+    wrong = [{"run": "q0", "max_calls": 0}, {"run": "open", "max_calls": 0}, {"run": "q1"}]
+    with (
+        MockProvider(prices=MOCK_PRICES) as mock,
+        RunningGateway(tmp_path / "l.db", mock.url, [budget("all", "9")]) as gateway,
+    ):
+        assert asyncio.run(call(gateway, "open", max_calls="9")).status == 200
+        assert asyncio.run(call(gateway, "child", parent="open")).status == 200
+        for above in (nine, wrong):
+            refused = asyncio.run(call(gateway, "z", above=json.dumps(above)))
+            assert (refused.status, code(refused)) == (400, "bad_header")
+        for run in ("q0", "q1", "open"):
+            assert code(asyncio.run(call(gateway, run))) == ""
+        # the key would have to be its own run's parent
+        gateway.swap(keys=(key(run_parent="boss"),))
+        assert code(asyncio.run(call(gateway, "boss", parent="x"))) == "bad_header"
+        assert code(asyncio.run(call(gateway, "x"))) == ""
+        eight = json.dumps([{"run": "boss"}, *({"run": f"w{turn}"} for turn in range(7))])
+        assert code(asyncio.run(call(gateway, "below", above=eight))) == ""
+        gateway.call(gateway.books.flush)
+        found = sqlite3.connect(gateway.path).execute("SELECT run FROM runs").fetchall()
+        assert {name for (name,) in found} == {
+            "open",
+            "boss",
+            "x",
+            "below",
+            *(f"w{turn}" for turn in range(7)),
+        }
