@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,49 @@ def test_time_is_up_in_the_middle_of_a_stream(tmp_path: Path) -> None:
         assert code(asyncio.run(call(gateway))) == "run_expired"
         gateway.call(gateway.books.flush)
         assert audit(gateway.path).open_holds == 0
+
+
+def test_a_deadline_that_is_lowered_cuts_what_is_open(tmp_path: Path) -> None:
+    """Also of a run that had none, and of what runs below it; the opening call of a run of no time is refused."""
+    behaviour = {"output_tokens": 400, "tokens_per_chunk": 1, "chunk_ms": 20, "on_client_gone": "sent"}
+
+    async def scene(gateway: RunningGateway) -> list[Reply]:
+        stream = {**BODY, "max_tokens": 400, "stream": True}
+        open_ones = [
+            asyncio.create_task(call(gateway, run, stream, **said))
+            for run, said in (
+                ("plain", {}),
+                ("long", {"max_seconds": "600"}),
+                ("child", {"parent": "root"}),
+                ("other", {"max_seconds": "600"}),
+            )
+        ]
+        await asyncio.sleep(0.3)
+        for run in ("plain", "long", "root"):
+            lowered = asyncio.create_task(call(gateway, run, stream, max_seconds="1"))
+            open_ones.append(lowered)
+        return await asyncio.gather(*open_ones)
+
+    with (
+        MockProvider(prices=MOCK_PRICES, behaviour=behaviour) as mock,
+        RunningGateway(
+            tmp_path / "l.db",
+            mock.url,
+            [budget("all", "9")],
+            billing=Billing.SELF_HOSTED,
+            on_client_gone=OnClientGone.CANCEL,
+        ) as gateway,
+    ):
+        for _ in range(2):  # the first call of all is refused, too
+            assert code(asyncio.run(call(gateway, "none", max_seconds="0"))) == "run_expired"
+        plain, long, child, other, *_ = asyncio.run(scene(gateway))
+        for reply in (plain, long, child):
+            assert reply.status == 200
+            assert b'"code":"run_expired"' in reply.body
+            assert b"[DONE]" not in reply.body
+        assert other.finish == "stop"
+        gateway.call(gateway.books.flush)
+        assert audit(gateway.path).findings == ()
 
 
 def test_children_spend_from_the_remainder_of_their_parents(tmp_path: Path) -> None:
@@ -287,11 +331,7 @@ def test_what_is_refused_opens_and_lowers_nothing(tmp_path: Path) -> None:
         eight = json.dumps([{"run": "boss"}, *({"run": f"w{turn}"} for turn in range(7))])
         assert code(asyncio.run(call(gateway, "below", above=eight))) == ""
         gateway.call(gateway.books.flush)
-        found = sqlite3.connect(gateway.path).execute("SELECT run FROM runs").fetchall()
-        assert {name for (name,) in found} == {
-            "open",
-            "boss",
-            "x",
-            "below",
-            *(f"w{turn}" for turn in range(7)),
-        }
+        with closing(sqlite3.connect(gateway.path)) as db:
+            found = db.execute("SELECT name FROM runs").fetchall()
+        opened = {"open", "child", "boss", "x", "below", *(f"w{turn}" for turn in range(7))}
+        assert {name for (name,) in found} == opened

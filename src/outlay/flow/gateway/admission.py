@@ -34,10 +34,10 @@ from outlay.flow.orders import find_order
 from outlay.flow.outcome import Failure
 from outlay.flow.policy import PolicyMode
 from outlay.flow.rates import RateLimits
+from outlay.flow.runs import Run
 from outlay.flow.scope import Identity
 from outlay.flow.shadow import PREFIX, would_refuse
 from outlay.flow.waiting import Waiter
-from outlay.flow.windows import FOREVER
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import id_text
@@ -75,8 +75,8 @@ class Admission:
     fixed: FixedTerms | None = None
     """Terms that do not come from the model's price: free routes, routes at the operator's price, jobs."""
     shadow = ""
-    run_ends_at = FOREVER
-    """UTC ns at which its run expires and it is cut."""
+    _is_of_run = False
+    """Whether it is cut when its run expires."""
     _entries: Entries | None = None
     _plan: Plan | None = None
     _pause: TimerHandle | None = None
@@ -292,7 +292,7 @@ class Admission:
             return False
         self._hold = hold
         self._has_hold = True
-        if chain.runs:
+        if chain.identity.run:
             self._count_run(chain)
         guard = entry.guard
         if guard is not None and guard.limits:
@@ -316,11 +316,19 @@ class Admission:
         """The call counts in its run, and may not outlive it."""
         if self._is_free:
             return
+        self._is_of_run = True
         if self._attempt == 1:
             self._gateway.books.count_call(chain)
-        ends = [run.deadline for run in chain.runs if run.deadline is not None]
-        if ends and not self._gateway.is_shadow:
-            self.run_ends_at = min(ends)
+
+    def _run_over(self) -> Run | None:
+        """Its run, or one above it, whose time is spent by now: a later call may have set that time, or lowered it."""
+        if not self._is_of_run or self._gateway.is_shadow:
+            return None
+        now = self._gateway.clock.now()
+        for run in self._entry.current(now).runs:
+            if run.bars(now) == "run_expired":
+                return run
+        return None
 
     def _decide(self) -> tuple[Account, int] | None:
         """Place the hold, or refuse; or say which account blocks and how much is needed there."""

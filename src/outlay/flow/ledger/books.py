@@ -149,7 +149,8 @@ class Books(Openings):
     def open_run(self, identity: Identity, terms: RunTerms, pinned: str = "") -> None:
         """Open the identity's run, or take what a later call says of it and of those above; all or nothing.
 
-        Raises RunProblem. `pinned`: the run above all runs of the caller's key. Written with the hold of the call that opens it.
+        Raises RunProblem. `pinned`: the run above all runs of the caller's key.
+        Written with the hold of the call that opens it.
         """
         line, parent = [], ""
         for name, said in (*terms.above, (identity.run, terms)):
