@@ -133,3 +133,46 @@ def test_a_ledger_whose_owner_does_not_answer(
     os.unlink(path.with_name("outlay.db.sock"))
     assert main(["key", "create", "x", "-c", str(path)]) == 5
     assert re.search(r"outlay: the ledger outlay\.db is in use", capsys.readouterr().err)
+
+
+def test_a_quote_is_refused_as_the_call_would_be(
+    running: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, url = running
+    request, policies = path.with_name("request.json"), path.with_name("policies.yaml")
+    request.write_text(json.dumps({"model": "gpt-test", "max_tokens": 50, "messages": []}))
+    code = main(["key", "create", "ci", "--team", "search", "--json", "-c", str(path)])
+    secret = json.loads(capsys.readouterr().out)["secret"]
+    assert code == 0
+
+    def enforce(policy: str) -> None:
+        policies.write_text(f"policies: [{policy}]\n")
+        assert main(["policy", "apply", str(policies), "-c", str(path)]) == 0
+        capsys.readouterr()
+
+    def quote(*more: str) -> tuple[int, str]:
+        code = main(["quote", "--key", "ci", "--file", str(request), *more, "-c", str(path)])
+        return code, capsys.readouterr().out
+
+    enforce("{name: one, requests_per_minute: 1}")
+    assert quote()[0] == quote()[0] == 0
+    assert eventually(url, secret, 200) == 200
+    assert ask(url, secret) == 429
+    code, text = quote()
+    assert (code, "refused (429 rate_limited): Policy 'one'" in text) == (1, True)
+    code, text = quote("--json")
+    assert (code, json.loads(text)["refusal"]["code"]) == (1, "rate_limited")
+    put = ["price", "set", "openai/gpt-mini", "--input", "1", "--output", "2", "-c", str(path)]
+    assert main(put) == 0
+    assert main(["budget", "set", "each", "--scope", "team=search", "--limit", "0.01", "-c", str(path)]) == 0
+    enforce("{name: one, ladder: [{at_percent: 1, budget: each, use: gpt-mini, models: [gpt-test]}]}")
+    assert ask(url, secret) == 200
+    code, text = quote()
+    assert (code, text.splitlines()[-1]) == (0, "passes, moved from gpt-test to gpt-mini")
+    code, text = quote("--json")
+    bound = json.loads(text)["bound"]
+    assert (code, bound["model"], bound["downgraded_from"]) == (0, "gpt-mini", "gpt-test")
+    enforce("{name: one, ladder: [{at_percent: 1, budget: each, pause: true}]}")
+    assert ask(url, secret) == 402
+    code, text = quote()
+    assert (code, "refused (402 paused): Policy 'one' pauses calls" in text) == (1, True)

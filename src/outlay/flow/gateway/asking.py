@@ -13,6 +13,7 @@ from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.entries import Memo
 from outlay.flow.gateway.guard import Step
 from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.snapshot import Settings
 from outlay.flow.scope import Identity
 from outlay.kernel.errors import OutlayError
 from outlay.kernel.ids import id_text
@@ -71,6 +72,12 @@ def pause_at_rung(gateway: "Gateway", exchange: "Exchange", identity: Identity, 
             needed,
         )
     )
+    return paused_at(step, settings)
+
+
+def paused_at(step: Step, settings: Settings) -> Refusal:
+    """What a ladder that pauses says; `raise_url` still has its `{request_id}`."""
+    account = step.account
     fields: dict[str, object] = {
         "policy": step.policy.name,
         "budget": account.budget.name,
