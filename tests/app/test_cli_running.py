@@ -33,10 +33,12 @@ prices:
 """
 
 
-def ask(url: str, secret: str) -> int:
+def ask(url: str, secret: str, **headers: str) -> int:
     body = {"model": "gpt-test", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
     request = urllib.request.Request(
-        url + "/v1/chat/completions", json.dumps(body).encode(), {"authorization": f"Bearer {secret}"}
+        url + "/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"authorization": f"Bearer {secret}", **headers},
     )
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -176,3 +178,38 @@ def test_a_quote_is_refused_as_the_call_would_be(
     assert ask(url, secret) == 402
     code, text = quote()
     assert (code, "refused (402 paused): Policy 'one' pauses calls" in text) == (1, True)
+
+
+def test_a_run_is_stopped_in_every_team_or_in_one_and_that_is_said(
+    running: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, url = running
+
+    def run(*arguments: str) -> str:
+        assert main([*arguments, "-c", str(path)]) == 0
+        return capsys.readouterr().out
+
+    secrets = {}
+    for team in ("search", "ads"):
+        secrets[team] = json.loads(run("key", "create", f"of-{team}", "--team", team, "--json"))["secret"]
+
+    def statuses() -> list[int]:
+        return [ask(url, secrets[team], **{"x-outlay-run": "r1"}) for team in ("search", "ads")]
+
+    assert statuses() == [200, 200]
+    assert "stopped run=r1,team=search;" in run(
+        "kill", "run", "r1", "--reason", "x", "--scope", "team=search"
+    )
+    assert statuses() == [403, 200]
+    assert "stopped run=r1 of every team;" in run("kill", "run", "r1", "--reason", "x")
+    assert statuses() == [403, 403]
+    run("run", "resume", "r1")
+    assert "paused r1 of every team:" in run("run", "pause", "r1", "--reason", "x")
+    assert statuses() == [402, 402]
+    run("run", "resume", "r1")
+    assert "paused r1:" in run("run", "pause", "r1", "--reason", "x", "--team", "ads")
+    assert statuses() == [200, 402]
+    with pytest.raises(SystemExit):
+        main(["kill", "run", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "of every team" in told and "--scope team=TEAM" in told
