@@ -33,10 +33,12 @@ prices:
 """
 
 
-def ask(url: str, secret: str) -> int:
+def ask(url: str, secret: str, **headers: str) -> int:
     body = {"model": "gpt-test", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
     request = urllib.request.Request(
-        url + "/v1/chat/completions", json.dumps(body).encode(), {"authorization": f"Bearer {secret}"}
+        url + "/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"authorization": f"Bearer {secret}", **headers},
     )
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -133,3 +135,81 @@ def test_a_ledger_whose_owner_does_not_answer(
     os.unlink(path.with_name("outlay.db.sock"))
     assert main(["key", "create", "x", "-c", str(path)]) == 5
     assert re.search(r"outlay: the ledger outlay\.db is in use", capsys.readouterr().err)
+
+
+def test_a_quote_is_refused_as_the_call_would_be(
+    running: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, url = running
+    request, policies = path.with_name("request.json"), path.with_name("policies.yaml")
+    request.write_text(json.dumps({"model": "gpt-test", "max_tokens": 50, "messages": []}))
+    code = main(["key", "create", "ci", "--team", "search", "--json", "-c", str(path)])
+    secret = json.loads(capsys.readouterr().out)["secret"]
+    assert code == 0
+
+    def enforce(policy: str) -> None:
+        policies.write_text(f"policies: [{policy}]\n")
+        assert main(["policy", "apply", str(policies), "-c", str(path)]) == 0
+        capsys.readouterr()
+
+    def quote(*more: str) -> tuple[int, str]:
+        code = main(["quote", "--key", "ci", "--file", str(request), *more, "-c", str(path)])
+        return code, capsys.readouterr().out
+
+    enforce("{name: one, requests_per_minute: 1}")
+    assert quote()[0] == quote()[0] == 0
+    assert eventually(url, secret, 200) == 200
+    assert ask(url, secret) == 429
+    code, text = quote()
+    assert (code, "refused (429 rate_limited): Policy 'one'" in text) == (1, True)
+    code, text = quote("--json")
+    assert (code, json.loads(text)["refusal"]["code"]) == (1, "rate_limited")
+    put = ["price", "set", "openai/gpt-mini", "--input", "1", "--output", "2", "-c", str(path)]
+    assert main(put) == 0
+    assert main(["budget", "set", "each", "--scope", "team=search", "--limit", "0.01", "-c", str(path)]) == 0
+    enforce("{name: one, ladder: [{at_percent: 1, budget: each, use: gpt-mini, models: [gpt-test]}]}")
+    assert ask(url, secret) == 200
+    code, text = quote()
+    assert (code, text.splitlines()[-1]) == (0, "passes, moved from gpt-test to gpt-mini")
+    code, text = quote("--json")
+    bound = json.loads(text)["bound"]
+    assert (code, bound["model"], bound["downgraded_from"]) == (0, "gpt-mini", "gpt-test")
+    enforce("{name: one, ladder: [{at_percent: 1, budget: each, pause: true}]}")
+    assert ask(url, secret) == 402
+    code, text = quote()
+    assert (code, "refused (402 paused): Policy 'one' pauses calls" in text) == (1, True)
+
+
+def test_a_run_is_stopped_in_every_team_or_in_one_and_that_is_said(
+    running: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, url = running
+
+    def run(*arguments: str) -> str:
+        assert main([*arguments, "-c", str(path)]) == 0
+        return capsys.readouterr().out
+
+    secrets = {}
+    for team in ("search", "ads"):
+        secrets[team] = json.loads(run("key", "create", f"of-{team}", "--team", team, "--json"))["secret"]
+
+    def statuses() -> list[int]:
+        return [ask(url, secrets[team], **{"x-outlay-run": "r1"}) for team in ("search", "ads")]
+
+    assert statuses() == [200, 200]
+    assert "stopped run=r1,team=search;" in run(
+        "kill", "run", "r1", "--reason", "x", "--scope", "team=search"
+    )
+    assert statuses() == [403, 200]
+    assert "stopped run=r1 of every team;" in run("kill", "run", "r1", "--reason", "x")
+    assert statuses() == [403, 403]
+    run("run", "resume", "r1")
+    assert "paused r1 of every team:" in run("run", "pause", "r1", "--reason", "x")
+    assert statuses() == [402, 402]
+    run("run", "resume", "r1")
+    assert "paused r1:" in run("run", "pause", "r1", "--reason", "x", "--team", "ads")
+    assert statuses() == [200, 402]
+    with pytest.raises(SystemExit):
+        main(["kill", "run", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "of every team" in told and "--scope team=TEAM" in told

@@ -166,6 +166,13 @@ def test_bad_ones(text: str, code: str, tmp_path: Path) -> None:
     assert read(door(tmp_path), text) == code
 
 
+def test_a_key_that_the_token_brings_is_ignored(tmp_path: Path) -> None:
+    """The issuer's signature is what counts: as `docs/identity.md` says, and no address in it is looked up."""
+    head = {"jwk": jwk(rsa_key("two"), "k1"), "jku": "http://127.0.0.1:9/keys", "x5u": "http://127.0.0.1:9/"}
+    assert read(door(tmp_path), token(head=head)) == (("user", "ada"),)
+    assert read(door(tmp_path), token(rsa_key("two"), head=head)) == "token_invalid"
+
+
 def test_other_sources_of_keys(tmp_path: Path) -> None:
     (tmp_path / "public.pem").write_bytes(public_pem(ec_key()))
     pem = door(tmp_path, issuer(jwks_file="", public_key_file="public.pem"))

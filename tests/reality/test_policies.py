@@ -240,26 +240,91 @@ def test_shadow_policies_leave_marks_only(tmp_path: Path, mock: MockProvider) ->
         assert reasons == [None, "shadow: rate_limited: pace", "shadow: model_not_allowed: deny"]
 
 
+def quoted(world: World, name: str = "test", model: str = "gpt-test") -> Preview:
+    """The request that `World.call` sends, quoted as the running gateway does."""
+    gateway = world.gateway
+
+    def quote() -> Preview | Refusal:
+        now, body = gateway.gateway.clock.now(), json.dumps({**BODY, "model": model}).encode()
+        key, limits = gateway.snapshot.named[name], gateway.gateway.limits
+        return preview(gateway.snapshot, gateway.books, now, key, "/v1/chat/completions", body, limits)
+
+    found = gateway.call(quote)
+    assert isinstance(found, Preview), found
+    assert found.passes is (found.refusal is None)
+    return found
+
+
+def quoted_code(world: World, name: str = "test", model: str = "gpt-test") -> str:
+    refusal = quoted(world, name, model).refusal
+    return "" if refusal is None else refusal.code
+
+
 def test_a_quote_says_what_policies_would(tmp_path: Path, mock: MockProvider) -> None:
     policies = (
         PolicySpec(name="cheap", scope={"team": "search"}, max_output_nanos_per_mtok=1_000_000_000),
         PolicySpec(name="office", scope={"team": "ads"}, hours=NEVER),
     )
     with World(tmp_path, mock, *policies) as world:
-        gateway = world.gateway
+        assert quoted_code(world) == "price_above_ceiling"
+        assert quoted_code(world, "other") == "outside_hours"
 
-        def quote(secret_key: str) -> Preview | Refusal:
-            spec = next(found for found in gateway.snapshot.keys.values() if found.name == secret_key)
-            now = gateway.gateway.clock.now()
-            body = json.dumps(BODY).encode()
-            return preview(gateway.snapshot, gateway.books, now, spec, "/v1/chat/completions", body)
 
-        for name, code in (("test", "price_above_ceiling"), ("other", "outside_hours")):
-            found = gateway.call(lambda name=name: quote(name))
-            assert isinstance(found, Preview)
-            assert not found.passes
-            assert found.refusal is not None
-            assert found.refusal.code == code
+def test_a_quote_says_what_rates_would_and_counts_in_none(tmp_path: Path, mock: MockProvider) -> None:
+    pace = PolicySpec(name="pace", scope={"team": "*"}, requests_per_minute=2, tokens_per_minute=10_000)
+    with World(tmp_path, mock, pace) as world:
+        for left in (2, 1):
+            assert [quoted_code(world) for _ in range(5)] == [""] * 5, left
+            assert world.call().status == 200
+        refused, quote = world.call(), quoted(world)
+        assert (refused.status, refused.error["code"]) == (429, "rate_limited")
+        assert quote.refusal is not None
+        assert (quote.refusal.status, quote.refusal.code) == (429, "rate_limited")
+        assert quote.refusal.fields["in_use"] == 2
+        assert quoted_code(world, "other") == ""
+        # what is only recorded refuses nothing
+        world.gateway.swap(policies=(PolicySpec(name="pace", requests_per_minute=1, mode=PolicyMode.SHADOW),))
+        world.call()
+        assert quoted_code(world) == ""
+
+
+def test_a_quote_follows_the_ladder(tmp_path: Path, mock: MockProvider) -> None:
+    ladder = (Rung(30, "month", "gpt-test", ("claude-*",)), Rung(80, "month", ""))
+    settings = Settings(
+        disclose=Disclose.ALL, wait_s=0, raise_url="http://here/approvals?request={request_id}"
+    )
+    with World(
+        tmp_path,
+        mock,
+        PolicySpec(name="down", ladder=ladder),
+        budgets=[budget("month", "0.01", window="month")],
+        settings=settings,
+    ) as world:
+        seen = []
+        for _ in range(30):
+            quote, reply = quoted(world, model="claude-test"), world.call({"model": "claude-test"})
+            moved = quote.downgraded_from and f"{quote.downgraded_from} -> {quote.model}"
+            assert moved == reply.headers.get("x-outlay-downgrade", "")
+            assert quote.passes is (reply.status == 200)
+            seen.append(moved)
+            if reply.status != 200:
+                break
+        assert {"", "claude-test -> gpt-test"} == set(seen)
+        assert quote.refusal is not None
+        assert (quote.refusal.status, quote.refusal.code) == (402, "paused")
+        assert quote.refusal.fields["policy"] == "down"
+        # a quote is no request: nothing could be asked for at a link
+        assert "raise_url" in reply.error and "raise_url" not in quote.refusal.fields
+        remembered = world.gateway.gateway.refused_calls
+        assert list(remembered) == [reply.headers["x-outlay-request-id"]]
+
+
+def test_a_quote_is_of_the_target_that_would_be_asked(tmp_path: Path, mock: MockProvider) -> None:
+    route = ModelRoute("smart", targets=(Target("anthropic", "claude-test"), Target("openai", "gpt-test")))
+    with World(tmp_path, mock, PolicySpec(name="first", providers=("openai",)), models=[route]) as world:
+        assert (quoted(world, model="smart").provider, quoted_code(world, model="smart")) == ("openai", "")
+        world.gateway.swap(policies=(PolicySpec(name="deny", deny_models=("claude-*",)),))
+        assert quoted(world, model="smart").provider == "openai"
 
 
 def test_a_shadow_policy_hides_no_refusal_and_moves_no_call(tmp_path: Path, mock: MockProvider) -> None:

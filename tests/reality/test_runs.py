@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,49 @@ def test_time_is_up_in_the_middle_of_a_stream(tmp_path: Path) -> None:
         assert audit(gateway.path).open_holds == 0
 
 
+def test_a_deadline_that_is_lowered_cuts_what_is_open(tmp_path: Path) -> None:
+    """Also of a run that had none, and of what runs below it; the opening call of a run of no time is refused."""
+    behaviour = {"output_tokens": 400, "tokens_per_chunk": 1, "chunk_ms": 20, "on_client_gone": "sent"}
+
+    async def scene(gateway: RunningGateway) -> list[Reply]:
+        stream = {**BODY, "max_tokens": 400, "stream": True}
+        open_ones = [
+            asyncio.create_task(call(gateway, run, stream, **said))
+            for run, said in (
+                ("plain", {}),
+                ("long", {"max_seconds": "600"}),
+                ("child", {"parent": "root"}),
+                ("other", {"max_seconds": "600"}),
+            )
+        ]
+        await asyncio.sleep(0.3)
+        for run in ("plain", "long", "root"):
+            lowered = asyncio.create_task(call(gateway, run, stream, max_seconds="1"))
+            open_ones.append(lowered)
+        return await asyncio.gather(*open_ones)
+
+    with (
+        MockProvider(prices=MOCK_PRICES, behaviour=behaviour) as mock,
+        RunningGateway(
+            tmp_path / "l.db",
+            mock.url,
+            [budget("all", "9")],
+            billing=Billing.SELF_HOSTED,
+            on_client_gone=OnClientGone.CANCEL,
+        ) as gateway,
+    ):
+        for _ in range(2):  # the first call of all is refused, too
+            assert code(asyncio.run(call(gateway, "none", max_seconds="0"))) == "run_expired"
+        plain, long, child, other, *_ = asyncio.run(scene(gateway))
+        for reply in (plain, long, child):
+            assert reply.status == 200
+            assert b'"code":"run_expired"' in reply.body
+            assert b"[DONE]" not in reply.body
+        assert other.finish == "stop"
+        gateway.call(gateway.books.flush)
+        assert audit(gateway.path).findings == ()
+
+
 def test_children_spend_from_the_remainder_of_their_parents(tmp_path: Path) -> None:
     """nodetool #5489: $2.00 were billed under a cap of $1.25 when children opened budgets of their own."""
     behaviour = {"output_tokens": 100}
@@ -185,7 +230,7 @@ def test_a_budget_for_each_run_covers_what_a_run_begot(tmp_path: Path) -> None:
         ("", {"budget_usd": "1"}),
         ("child", {"parent": "stranger"}),
         ("root", {"parent": "child"}),
-        ("deep-8", {"parent": "deep-7"}),
+        ("deep-9", {"parent": "deep-8"}),
     ],
 )
 def test_what_cannot_be_is_said(tmp_path: Path, run: str, said: dict[str, str]) -> None:
@@ -194,14 +239,14 @@ def test_what_cannot_be_is_said(tmp_path: Path, run: str, said: dict[str, str]) 
         RunningGateway(tmp_path / "l.db", mock.url, [budget("all", "9")]) as gateway,
     ):
         assert asyncio.run(call(gateway, "child", parent="root")).status == 200
-        for depth in range(1, 8):
+        for depth in range(1, 9):
             above = asyncio.run(call(gateway, f"deep-{depth}", parent=f"deep-{depth - 1}"))
             assert above.status == 200
         reply = asyncio.run(call(gateway, run, **said))
         assert (reply.status, code(reply)) == (400, "bad_header")
         assert reply.error["param"].startswith("x-outlay-run")
         gateway.call(gateway.books.flush)
-        assert len(mock.meter.entries) == 8
+        assert len(mock.meter.entries) == 9
 
 
 def test_a_pinned_parent_is_evaded_by_no_fresh_name(tmp_path: Path) -> None:
@@ -262,3 +307,31 @@ def test_the_first_call_of_all_may_be_a_childs(tmp_path: Path) -> None:
         assert "run=outer" in replies[-1].error["scope"]
         gateway.call(gateway.books.flush)
         assert audit(gateway.path).findings == ()
+
+
+def test_what_is_refused_opens_and_lowers_nothing(tmp_path: Path) -> None:
+    """A line of nine runs above, or one that ends in a contradiction, leaves every run as it was."""
+    nine = [{"run": "child"}, *({"run": f"q{turn}", "budget_usd": "0"} for turn in range(7))]
+    wrong = [{"run": "q0", "max_calls": 0}, {"run": "open", "max_calls": 0}, {"run": "q1"}]
+    with (
+        MockProvider(prices=MOCK_PRICES) as mock,
+        RunningGateway(tmp_path / "l.db", mock.url, [budget("all", "9")]) as gateway,
+    ):
+        assert asyncio.run(call(gateway, "open", max_calls="9")).status == 200
+        assert asyncio.run(call(gateway, "child", parent="open")).status == 200
+        for above in (nine, wrong):
+            refused = asyncio.run(call(gateway, "z", above=json.dumps(above)))
+            assert (refused.status, code(refused)) == (400, "bad_header")
+        for run in ("q0", "q1", "open"):
+            assert code(asyncio.run(call(gateway, run))) == ""
+        # the key would have to be its own run's parent
+        gateway.swap(keys=(key(run_parent="boss"),))
+        assert code(asyncio.run(call(gateway, "boss", parent="x"))) == "bad_header"
+        assert code(asyncio.run(call(gateway, "x"))) == ""
+        eight = json.dumps([{"run": "boss"}, *({"run": f"w{turn}"} for turn in range(7))])
+        assert code(asyncio.run(call(gateway, "below", above=eight))) == ""
+        gateway.call(gateway.books.flush)
+        with closing(sqlite3.connect(gateway.path)) as db:
+            found = db.execute("SELECT name FROM runs").fetchall()
+        opened = {"open", "child", "boss", "x", "below", *(f"w{turn}" for turn in range(7))}
+        assert {name for (name,) in found} == opened

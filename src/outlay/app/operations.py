@@ -27,7 +27,7 @@ from outlay.app.config import (
 from outlay.app.ordering import ORDER, checked_order, stored_orders
 from outlay.app.policy_plan import PLANNED, change_row, plan_of
 from outlay.flow.gateway.keys import KeySpec, Tokens
-from outlay.flow.gateway.quoting import preview
+from outlay.flow.gateway.quoting import Preview, preview
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.server import Gateway
 from outlay.flow.gateway.snapshot import Snapshot
@@ -475,9 +475,12 @@ class Operations(Approvals):
         return found
 
     def quote(self, path: str, body: str, key: str | None) -> dict[str, Any]:
-        """What a request would be held at, and whether it may pass now. Holds nothing."""
-        now = self._clock.now()
-        found = preview(self.snapshot, self._books, now, self._key(key), path, body.encode())
+        """What a request would be held at, and whether it may pass now. Holds nothing, and counts in no rate."""
+        now, gateway = self._clock.now(), self.gateway
+        limits = None if gateway is None else gateway.limits
+        found: Preview | Refusal | None = None if gateway is None else gateway.blocked
+        if found is None:
+            found = preview(self.snapshot, self._books, now, self._key(key), path, body.encode(), limits)
         if isinstance(found, Refusal):
             return {"passes": False, "refusal": msgspec.to_builtins(found)}
         result: dict[str, Any] = msgspec.to_builtins(found)

@@ -69,7 +69,8 @@ class Run:
 
     def bars(self, now: int) -> str:
         """Why no further call may begin: `run_calls_spent`, `run_expired`, or nothing."""
-        if self.deadline is not None and now >= self.deadline:
+        if self.deadline is not None and (now >= self.deadline or self.deadline <= self.opened_at):
+            # a run of no time at all: the call that opens it began a moment before it
             return "run_expired"
         if self.max_calls is not None and self.calls >= self.max_calls:
             return "run_calls_spent"

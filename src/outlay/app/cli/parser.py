@@ -225,7 +225,10 @@ def _add_prices(commands: Any) -> None:
 
 def _add_reports(commands: Any) -> None:
     quote = _command(
-        commands, "quote", "quotes:quote", "what a request would be held at, and whether it may pass now"
+        commands,
+        "quote",
+        "quotes:quote",
+        "what a request would be held at, and what it would get now: passed, moved by a ladder, or refused",
     )
     quote.add_argument("--key", metavar="NAME", help="quote as the bearer of this key")
     quote.add_argument("--file", metavar="FILE", default="-", help="request body as JSON; default: stdin")

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 KILLABLE = ("run", "key", "team", "user", "agent", "model", "customer", "org")
 """Scopes that have a command of their own."""
+_EVERY_TEAM = "the runs of that name, of every team (`--scope team=TEAM`: of one)"
+"""Two teams may each have a run of one name: they are two runs."""
 
 
 class AddsCommands(Protocol):
@@ -16,7 +18,8 @@ class AddsCommands(Protocol):
 def add_kill(group: AddsCommands) -> None:
     """`outlay kill ...`."""
     for dimension in KILLABLE:
-        one = group.add(dimension, "steering:kill", f"stop one {dimension}: cut what runs, refuse what comes")
+        what = _EVERY_TEAM if dimension == "run" else f"one {dimension}"
+        one = group.add(dimension, "steering:kill", f"stop {what}: cut what runs, refuse what comes")
         one.add_argument(
             "value", metavar=dimension.upper(), help="its name; `prefix*` stops all that begin so"
         )
@@ -40,16 +43,23 @@ def add_run(group: AddsCommands) -> None:
     show = group.add(
         "show", "runs:show", "where a run's money went: first call, re-sent context, retries, ..."
     )
-    pause = group.add("pause", "runs:pause", "refuse its new calls (402) until it is resumed or approved")
+    pause = group.add(
+        "pause", "runs:pause", "refuse new calls (402) of a run until it is resumed or approved"
+    )
     pause.add_argument(
         "--reason", required=True, metavar="TEXT", help="why; callers read it in their refusals"
     )
     resume = group.add("resume", "runs:resume", "let a paused or stopped run go on")
     for one in (show, pause, resume):
         one.add_argument("name", metavar="RUN")
-        one.add_argument("--team", metavar="TEAM", help="where several teams have a run of that name")
+        one.add_argument("--team", metavar="TEAM", help=_one_team(one is show))
     show.add_argument("--since", default="30d", metavar="WHEN", help="default: 30d")
     show.add_argument("--calls", action="store_true", help="every charge of it, too")
+
+
+def _one_team(is_shown: bool) -> str:
+    where = "where several teams have a run of that name"
+    return where if is_shown else f"{where}; default: of every team"
 
 
 def add_approve(group: AddsCommands) -> None:

@@ -71,10 +71,11 @@ def _print(
     )
     if refusal is not None:
         terminal.text(f"refused ({refusal['status']} {refusal['code']}): {refusal['message']}")
-    elif bound["is_clamped"]:
-        terminal.text(f"passes, with its output limited to {found['max_output_tokens']} tokens")
-    else:
-        terminal.text("passes")
+        return
+    how = f", moved from {bound['downgraded_from']} to {bound['model']}" if bound["downgraded_from"] else ""
+    if bound["is_clamped"]:
+        how += f", with its output limited to {found['max_output_tokens']} tokens"
+    terminal.text(f"passes{how}")
 
 
 def _bound(found: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +96,7 @@ def _bound(found: dict[str, Any]) -> dict[str, Any]:
         "price_id": found["price_id"],
         "price_source": found["price_source"],
         "is_ceiling": found["is_ceiling"],
+        "downgraded_from": found["downgraded_from"] or None,
     }
 
 

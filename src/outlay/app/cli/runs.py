@@ -119,8 +119,9 @@ def pause(options: argparse.Namespace, terminal: Terminal) -> int:
     with operating(options.config) as operations:
         done = operations.order(OrderKind.PAUSE.value, _scope(options), options.reason, actor())
     terminal.document(done)
+    of = "" if options.team else " of every team"
     terminal.text(
-        f"paused {options.name}: new calls are refused (402 `paused`); `outlay run resume {options.name}`"
+        f"paused {options.name}{of}: new calls are refused (402 `paused`); `outlay run resume {options.name}`"
     )
     return OK
 

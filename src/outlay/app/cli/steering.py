@@ -19,7 +19,8 @@ def kill(options: argparse.Namespace, terminal: Terminal) -> int:
     with operating(options.config) as operations:
         done = operations.order(OrderKind.KILL.value, scope, options.reason, actor(), asked_at)
     terminal.document(done)
-    terminal.text(f"stopped {done['name'].partition(':')[2]}; new calls are refused (403 `killed`)")
+    of = " of every team" if options.dimension == "run" and "team" not in scope else ""
+    terminal.text(f"stopped {done['name'].partition(':')[2]}{of}; new calls are refused (403 `killed`)")
     if "cut_calls" in done:
         terminal.text(f"cut {done['cut_calls']} calls in flight and {done['cut_sessions']} open sessions")
         terminal.text(

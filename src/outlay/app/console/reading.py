@@ -168,6 +168,7 @@ def quote_view(found: dict[str, Any]) -> QuoteView:
         "price_id": found["price_id"],
         "price_source": found["price_source"],
         "is_ceiling": found["is_ceiling"],
+        "downgraded_from": found["downgraded_from"] or None,
     }
     budgets = [
         {

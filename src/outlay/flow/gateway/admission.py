@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from outlay.flow.accounts import Account
 from outlay.flow.asks import RefusedCall
 from outlay.flow.authorize import Denied, Reason, authorize
+from outlay.flow.gateway.asking import remember_paused
 from outlay.flow.gateway.attempts import Plan
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Answered, Request
@@ -31,10 +32,10 @@ from outlay.flow.orders import find_order
 from outlay.flow.outcome import Failure
 from outlay.flow.policy import PolicyMode
 from outlay.flow.rates import RateLimits
+from outlay.flow.runs import Run
 from outlay.flow.scope import Identity
 from outlay.flow.shadow import PREFIX, would_refuse
 from outlay.flow.waiting import Waiter
-from outlay.flow.windows import FOREVER
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import id_text
@@ -72,8 +73,8 @@ class Admission:
     fixed: FixedTerms | None = None
     """Terms that do not come from the model's price: free routes, routes at the operator's price, jobs."""
     shadow = ""
-    run_ends_at = FOREVER
-    """UTC ns at which its run expires and it is cut."""
+    _is_of_run = False
+    """Whether it is cut when its run expires."""
     _entries: Entries | None = None
     _plan: Plan | None = None
     _pause: TimerHandle | None = None
@@ -289,7 +290,7 @@ class Admission:
             return False
         self._hold = hold
         self._has_hold = True
-        if chain.runs:
+        if chain.identity.run:
             self._count_run(chain)
         guard = entry.guard
         if guard is not None and guard.limits:
@@ -313,11 +314,19 @@ class Admission:
         """The call counts in its run, and may not outlive it."""
         if self._is_free:
             return
+        self._is_of_run = True
         if self._attempt == 1:
             self._gateway.books.count_call(chain)
-        ends = [run.deadline for run in chain.runs if run.deadline is not None]
-        if ends and not self._gateway.is_shadow:
-            self.run_ends_at = min(ends)
+
+    def _run_over(self) -> Run | None:
+        """Its run, or one above it, whose time is spent by now: a later call may have set that time, or lowered it."""
+        if not self._is_of_run or self._gateway.is_shadow:
+            return None
+        now = self._gateway.clock.now()
+        for run in self._entry.current(now).runs:
+            if run.bars(now) == "run_expired":
+                return run
+        return None
 
     def _decide(self) -> tuple[Account, int] | None:
         """Place the hold, or refuse; or say which account blocks and how much is needed there."""
@@ -354,26 +363,31 @@ class Admission:
         gateway = self._gateway
         now = gateway.clock.now()
         refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now, self._memo.key)
-        if denied.reason is not Reason.BUDGET_BUSY:
-            account = denied.account
-            gateway.remember_refused(
-                RefusedCall(
-                    id_text(self.id),
-                    now,
-                    self.identity,
-                    denied.reason.value,
-                    account.budget.name,
-                    account.values,
-                    "",
-                    denied.limit_nanos,
-                    denied.spent_nanos,
-                    denied.held_nanos,
-                    denied.needed_nanos,
-                )
-            )
+        self._remember(denied, now)
         # a cheaper target may fit where this one does not
         if self._plan is None or not self._ask_next(refusal):
             self._give_up(refusal)
+
+    def _remember(self, denied: Denied, now: UnixNanos) -> None:
+        """A raise of what refused this call can be asked for; what is only busy passes by itself."""
+        if denied.reason is Reason.BUDGET_BUSY:
+            return
+        account = denied.account
+        self._gateway.remember_refused(
+            RefusedCall(
+                id_text(self.id),
+                now,
+                self.identity,
+                denied.reason.value,
+                account.budget.name,
+                account.values,
+                "",
+                denied.limit_nanos,
+                denied.spent_nanos,
+                denied.held_nanos,
+                denied.needed_nanos,
+            )
+        )
 
     def _stopped(self, now: UnixNanos) -> Refusal | None:
         """What an order says that came since this call began, and whether its run may make another call."""
@@ -385,7 +399,9 @@ class Admission:
             if above or orders is not self._snapshot.orders:
                 order = find_order(orders, self.identity, above)
             if order is not None:
-                return stopped_by(order, self._snapshot.settings)
+                refusal = stopped_by(order, self._snapshot.settings)
+                remember_paused(self._gateway, self, self._memo, refusal, self.intent.model)
+                return refusal
         if self._attempt > 1 or self._is_free:
             return None
         for run in self._entry.current(now).runs:
@@ -393,7 +409,7 @@ class Admission:
             if code and self._gateway.is_shadow:
                 self.shadow = self.shadow or f"{PREFIX}{code}: {run.name}"
             elif code:
-                return run_barred(run, code, self._snapshot.settings, id_text(self.id))
+                return run_barred(run, code)
         return None
 
     @property

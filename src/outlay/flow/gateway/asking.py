@@ -11,14 +11,16 @@ import msgspec
 from outlay.flow.asks import RefusedCall
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.entries import Memo
-from outlay.flow.gateway.exchange import Exchange
 from outlay.flow.gateway.guard import Step
 from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.gateway.snapshot import Settings
 from outlay.flow.scope import Identity
 from outlay.kernel.errors import OutlayError
 from outlay.kernel.ids import id_text
 
 if TYPE_CHECKING:
+    from outlay.flow.gateway.admission import Admission
+    from outlay.flow.gateway.exchange import Exchange
     from outlay.flow.gateway.server import Gateway
 
 RAISES_PATH: Final = "/outlay/v1/raises"
@@ -35,7 +37,9 @@ class Approving(Protocol):
     def asks(self, state: str | None = None) -> list[dict[str, Any]]: ...
 
 
-def remember_paused(gateway: "Gateway", exchange: Exchange, memo: Memo, refusal: Refusal, model: str) -> None:
+def remember_paused(
+    gateway: "Gateway", exchange: "Admission", memo: Memo, refusal: Refusal, model: str
+) -> None:
     """A call is refused because an order pauses it: its caller may ask to go on."""
     identity = memo.caller.identity(memo.key, "", model, "", gateway.snapshot.tag_rules)
     if refusal.code != "paused" or isinstance(identity, Refusal):
@@ -68,6 +72,12 @@ def pause_at_rung(gateway: "Gateway", request_id: bytes, now: int, identity: Ide
             needed,
         )
     )
+    return paused_at(step, settings)
+
+
+def paused_at(step: Step, settings: Settings) -> Refusal:
+    """What a ladder that pauses says; `raise_url` still has its `{request_id}`."""
+    account = step.account
     fields: dict[str, object] = {
         "policy": step.policy.name,
         "budget": account.budget.name,
@@ -83,7 +93,7 @@ def pause_at_rung(gateway: "Gateway", request_id: bytes, now: int, identity: Ide
     return Refusal(402, "paused", text, fields)
 
 
-def answer_raises(gateway: "Gateway", exchange: Exchange, memo: Memo, request: Request, path: str) -> bool:
+def answer_raises(gateway: "Gateway", exchange: "Exchange", memo: Memo, request: Request, path: str) -> bool:
     """Answer `POST /outlay/v1/raises` and `GET /outlay/v1/raises/{id}`; False if it is neither."""
     is_list = path == RAISES_PATH
     if not is_list and not path.startswith(RAISES_PATH + "/"):
@@ -97,7 +107,7 @@ def answer_raises(gateway: "Gateway", exchange: Exchange, memo: Memo, request: R
     return False
 
 
-def _show(gateway: "Gateway", exchange: Exchange, memo: Memo, wanted: str) -> None:
+def _show(gateway: "Gateway", exchange: "Exchange", memo: Memo, wanted: str) -> None:
     approving = gateway.approving
     if approving is None:
         exchange.refuse(_NOBODY)
@@ -111,7 +121,7 @@ def _show(gateway: "Gateway", exchange: Exchange, memo: Memo, wanted: str) -> No
     exchange.answer_whole(200, msgspec.json.encode(shown[0] if wanted else {"raises": shown}))
 
 
-def _take(gateway: "Gateway", exchange: Exchange, memo: Memo, body: bytes) -> None:
+def _take(gateway: "Gateway", exchange: "Exchange", memo: Memo, body: bytes) -> None:
     approving = gateway.approving
     if approving is None:
         exchange.refuse(_NOBODY)

@@ -24,7 +24,7 @@ from outlay.flow.gateway.forward import (
     upstream_request,
 )
 from outlay.flow.gateway.growing import Growing
-from outlay.flow.gateway.refusal import REQUEST_ID, Refusal, run_barred
+from outlay.flow.gateway.refusal import Refusal, run_barred, with_link
 from outlay.flow.gateway.settlement import (
     Settlement,
     settle_answer,
@@ -38,7 +38,6 @@ from outlay.flow.gateway.upstream import UpstreamConnection
 from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
 from outlay.flow.lifecycle import Command, Event, State, step
 from outlay.flow.outcome import Failure, failure_of_status
-from outlay.flow.windows import FOREVER
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.errors import AccountingBroken, StoreError
 from outlay.kernel.ids import id_text
@@ -297,8 +296,9 @@ class Exchange(Growing):
 
     def overdue(self, now: int) -> None:
         """Time limits of the upstream's side; monotonic ns."""
-        if self.run_ends_at != FOREVER and self._now() >= self.run_ends_at:
-            self._expire_run()
+        over = self._run_over()
+        if over is not None:
+            self.kill(Failure.CLIENT_GONE, "its run expired", run_barred(over, "run_expired"))
             return
         upstream = self._upstream
         if upstream is None:
@@ -319,12 +319,6 @@ class Exchange(Growing):
         ):
             upstream.abort()
             self.on_upstream_failed("the provider's answer stopped in the middle")
-
-    def _expire_run(self) -> None:
-        runs = [run for run in self._entry.chain.runs if run.deadline == self.run_ends_at]
-        if runs:
-            refusal = run_barred(runs[0], "run_expired", self._snapshot.settings, id_text(self.id))
-            self.kill(Failure.CLIENT_GONE, "its run expired", refusal)
 
     def _is_past(self, now: int, seconds: int) -> bool:
         return now - self._sent_at >= seconds * 1_000_000_000
@@ -534,12 +528,9 @@ class Exchange(Growing):
         client = self._client
         if client is None:
             return
-        fields = refusal.fields
-        if REQUEST_ID in str(fields.get("raise_url", "")):
-            fields = {**fields, "raise_url": str(fields["raise_url"]).replace(REQUEST_ID, id_text(self.id))}
-        body = error_body(
-            self.dialect, refusal.status, refusal.code, refusal.message, fields, id_text(self.id)
-        )
+        own_id = id_text(self.id)
+        fields = with_link(refusal.fields, own_id, is_known=own_id in self._gateway.refused_calls)
+        body = error_body(self.dialect, refusal.status, refusal.code, refusal.message, fields, own_id)
         status = refusal.status_for(self._request.headers)
         client.write_whole(status, refusal_head(self.id, refusal, self.dialect), body)
 

@@ -51,6 +51,7 @@ class Growing(Admission):
             needed, now = self._progress.quote.total_nanos, self._gateway.clock.now()
             denied = Denied(Reason.BUDGET_SPENT, why, needed, why.cap, why.spent, why.held)
             refusal = refusal_of(denied, self._snapshot.settings, id_text(self.id), now, self._memo.key)
+            self._remember(denied, now)
             reason = "its budget took no further slice"
             self._gateway.metrics.refused("cut_at_cap")
         if self._passage is not None and self._client is not None and self._has_head:

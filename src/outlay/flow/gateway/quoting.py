@@ -2,24 +2,27 @@
 
 import msgspec
 
+from outlay.flow.accounts import Account
 from outlay.flow.authorize import Admitted, Clamp, Denied, authorize
+from outlay.flow.gateway.asking import paused_at
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.dialects import HAS_OUTPUT, parse_call
-from outlay.flow.gateway.entries import allowed_identity, no_such_model
-from outlay.flow.gateway.guard import Guard, LimitBook, guard_of
+from outlay.flow.gateway.entries import allowed_identity, ended, no_such_model
+from outlay.flow.gateway.guard import Guard, LimitBook, Step, guard_of, token_bound
 from outlay.flow.gateway.passage import passage_of
-from outlay.flow.gateway.refusal import Refusal, refusal_of
+from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred
 from outlay.flow.gateway.settlement import Terms
-from outlay.flow.gateway.snapshot import KeySpec, Provider, Settings, Snapshot
+from outlay.flow.gateway.snapshot import Aim, KeySpec, Mode, Provider, Settings, Snapshot
 from outlay.flow.ledger.books import Books
+from outlay.flow.ledger.directory import Chain
 from outlay.flow.policy import PolicyMode
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.money import format_usd
 from outlay.lookup.cost import Quote, Unbounded, bound
 from outlay.lookup.price import UnknownPrice
 from outlay.wire.intent import CallIntent, Rejection
-from outlay.wire.routes import Metering, find_route
+from outlay.wire.routes import Match, Metering, find_route
 
 MAX_CALL_NANOS = 10**15
 """One call may be held at no more than a million dollars: sums of thousands of them stay in 64 bits."""
@@ -93,7 +96,7 @@ class BudgetView(msgspec.Struct, frozen=True):
 
 
 class Preview(msgspec.Struct, frozen=True):
-    """What a request would be held at, and whether it would pass now. Nothing is held."""
+    """What a request would be held at, and whether it would pass now. Nothing is held, and no rate counts it."""
 
     passes: bool
     provider: str
@@ -107,57 +110,81 @@ class Preview(msgspec.Struct, frozen=True):
     is_clamped: bool
     budgets: tuple[BudgetView, ...]
     refusal: Refusal | None = None
+    downgraded_from: str = ""
+    """The model asked for, where a ladder would choose another."""
+
+
+class _Target(msgspec.Struct, frozen=True):
+    """A caller at a target, as an `Entry` is on the request path."""
+
+    aim: Aim
+    chain: Chain
+    guard: Guard | None
 
 
 def preview(  # noqa: PLR0917 - everything a request would bring
-    snapshot: Snapshot, books: Books, now: UnixNanos, key: KeySpec, path: str, body: bytes
+    snapshot: Snapshot,
+    books: Books,
+    now: UnixNanos,
+    key: KeySpec,
+    path: str,
+    body: bytes,
+    limits: LimitBook | None = None,
 ) -> Preview | Refusal:
-    """Quote a request as the gateway would: the hold it would place is `quote.total_nanos`."""
+    """Quote a request as the gateway would: the hold it would place is `quote.total_nanos`.
+
+    `limits` are the counters of rates, if a gateway runs; without them nothing counts as in use.
+    """
+    if limits is None:
+        limits = LimitBook(lambda: now)
+    found = _preview(snapshot, books, now, key, path, body, limits)
+    if isinstance(found, Refusal):
+        return _unlinked(found)
+    return (
+        found if found.refusal is None else msgspec.structs.replace(found, refusal=_unlinked(found.refusal))
+    )
+
+
+def _preview(  # noqa: PLR0917 - everything a request would bring
+    snapshot: Snapshot, books: Books, now: UnixNanos, key: KeySpec, path: str, body: bytes, limits: LimitBook
+) -> Preview | Refusal:
     match = find_route("POST", path)
     if match is None or match.route.metering is not Metering.HELD:
         return Refusal(404, "route_not_found", f"POST {path} is not a metered route.")
+    if key.expires_at <= now:
+        return ended(key)
     request = Request()
     request.body, request.headers = body, [(b"content-type", b"application/json")]
     intent = parse_call(match, request)
     if isinstance(intent, Rejection):
         return Refusal(intent.status, intent.code, intent.message, {"param": intent.param})
-    aims = snapshot.aims(match.route.dialect, intent.operation, intent.model)
-    if aims is None or not aims.targets:
-        return no_such_model(intent.model)
-    aim = aims.targets[0]
-    identity = allowed_identity(snapshot, key, Caller([]), aim, intent.model)
-    if isinstance(identity, Refusal):
-        return identity
+    settings, wanted = snapshot.settings, intent.model
+    target = _target(snapshot, books, key, match, intent, limits)
+    if isinstance(target, Refusal):
+        return target
+    step = _step(settings, target, wanted)
+    if step is not None and step.rung.use:
+        lower = msgspec.structs.replace(intent, model=step.rung.use)
+        target = _target(snapshot, books, key, match, lower, limits)
+        if isinstance(target, Refusal):
+            return target
+    aim, guard, accounts = target.aim, target.guard, target.chain.accounts
     provider, model = aim.provider, aim.model
     if aim.operation is not intent.operation:
-        passage = passage_of(intent, aim.operation, model, request.body, snapshot.settings)
+        passage = passage_of(intent, aim.operation, model, request.body, settings)
         if isinstance(passage, Refusal):
             return passage
         intent = passage.intent
     terms = make_terms(snapshot, provider, model, intent, now)
     if isinstance(terms, Refusal):
         return terms
-    accounts = books.chain(identity).accounts
-    settings = snapshot.settings
-    guard = guard_of(snapshot.policies, identity, LimitBook(lambda: now))
     clamps = may_clamp(settings, intent, None if guard is None else guard.clamp)
     decision = authorize(accounts, terms.quote, settings.min_output_tokens, clamps)
-    views = tuple(
-        BudgetView(
-            account.budget.name,
-            account.scope,
-            account.budget.window.text(),
-            account.budget.hard,
-            account.limit,
-            account.spent,
-            account.held,
-            account.resets_at(now),
-        )
-        for account in accounts
-    )
-    refusal = refusal_of(decision, settings, "", now, key) if isinstance(decision, Denied) else None
-    if guard is not None:
-        refusal = _refused_by_policy(guard, terms, now) or refusal
+    refusal = paused_at(step, settings) if step is not None and not step.rung.use else None
+    if refusal is None and settings.mode is not Mode.SHADOW:
+        refusal = _refused_by_rules(target, terms, now)
+    if refusal is None and isinstance(decision, Denied):
+        refusal = refusal_of(decision, settings, "", now, key)
     return Preview(
         refusal is None,
         provider.name,
@@ -168,14 +195,73 @@ def preview(  # noqa: PLR0917 - everything a request would bring
         terms.quote,
         decision.max_output_tokens if isinstance(decision, Admitted) else terms.quote.max_output_tokens,
         isinstance(decision, Admitted) and decision.is_clamped,
-        views,
+        tuple(_view(account, now) for account in accounts),
         refusal,
+        wanted if step is not None and step.rung.use else "",
     )
 
 
-def _refused_by_policy(guard: Guard, terms: Terms, now: UnixNanos) -> Refusal | None:
-    """What enforced policies say of a call now; rates are a matter of the moment it comes."""
-    for found in (guard.closed(now), guard.too_dear(terms, terms.quote)):
+def _target(  # noqa: PLR0917 - everything a request would bring
+    snapshot: Snapshot, books: Books, key: KeySpec, match: Match, intent: CallIntent, limits: LimitBook
+) -> _Target | Refusal:
+    """The target that would be asked first; why none may be asked, if so."""
+    aims = snapshot.aims(match.route.dialect, intent.operation, intent.model)
+    if aims is None or not aims.targets:
+        return no_such_model(intent.model)
+    targets, denied = [], None
+    for aim in aims.targets:
+        identity = allowed_identity(snapshot, key, Caller([]), aim, intent.model)
+        if isinstance(identity, Refusal):
+            denied = denied or identity
+            continue
+        targets.append(_Target(aim, books.chain(identity), guard_of(snapshot.policies, identity, limits)))
+    if not targets:
+        return denied or no_such_model(intent.model)
+    preferred = next((target.guard.providers for target in targets if target.guard is not None), ())
+    places = {name: place for place, name in enumerate(preferred)}
+    return min(targets, key=lambda target: places.get(target.aim.provider.name, len(places)))
+
+
+def _step(settings: Settings, target: _Target, model: str) -> Step | None:
+    """What an enforced ladder says of the call."""
+    if target.guard is None or settings.mode is Mode.SHADOW:
+        return None
+    step = target.guard.step(model, target.chain.accounts)
+    return step if step is not None and step.policy.mode is PolicyMode.ENFORCE else None
+
+
+def _refused_by_rules(target: _Target, terms: Terms, now: UnixNanos) -> Refusal | None:
+    """What the run that the key pins, and enforced policies, say of a call now."""
+    for run in target.chain.runs:
+        if code := run.bars(now):
+            return run_barred(run, code)
+    guard = target.guard
+    if guard is None:
+        return None
+    for found in (
+        guard.closed(now),
+        guard.too_dear(terms, terms.quote),
+        guard.too_fast(token_bound(terms.quote), now, is_first=True),
+    ):
         if found is not None and found[1] is PolicyMode.ENFORCE:
             return found[0]
     return None
+
+
+def _view(account: Account, now: UnixNanos) -> BudgetView:
+    return BudgetView(
+        account.budget.name,
+        account.scope,
+        account.budget.window.text(),
+        account.budget.hard,
+        account.limit,
+        account.spent,
+        account.held,
+        account.resets_at(now),
+    )
+
+
+def _unlinked(refusal: Refusal) -> Refusal:
+    """Without a link: there is no request that a raise could be asked for."""
+    fields = {name: value for name, value in refusal.fields.items() if name != "raise_url"}
+    return msgspec.structs.replace(refusal, fields=fields)

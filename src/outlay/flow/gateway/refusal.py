@@ -20,6 +20,10 @@ FIRM_CODES = frozenset({"killed", "paused"})
 """Refusals that shadow mode makes, too: a person gave the order."""
 CODEX_HEADERS = b"x-codex-"
 """Headers that only Codex sends begin so."""
+_GO_ON = (
+    "A run's calls and time cannot be raised: go on in a run of another name that is not below this one;"
+    " if the key pins this run, ask its operator."
+)
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -68,18 +72,34 @@ def stopped_by(order: Order, settings: Settings) -> Refusal:
     return Refusal(402, "paused", text, fields)
 
 
-def run_barred(run: Run, code: str, settings: Settings, request_id: str) -> Refusal:
-    """The refusal of a call whose run may make no more: its calls or its time are spent."""
+def run_barred(run: Run, code: str, _settings: Settings | None = None, _request_id: str = "") -> Refusal:
+    """The refusal of a call whose run may make no more: its calls or its time are spent.
+
+    It has no `raise_url`: nobody can raise these two limits, so the message says how to go on instead.
+    """
     fields: dict[str, object] = {"run": run.name, "opened_at": iso(run.opened_at), "calls": run.calls}
     if run.max_calls is not None:
         fields["max_calls"] = run.max_calls
     if run.deadline is not None:
         fields["ends_at"] = iso(run.deadline)
-    if settings.raise_url:
-        fields["raise_url"] = settings.raise_url.replace(REQUEST_ID, request_id)
-    if code == "run_expired":
-        return Refusal(402, code, f"The run {run.name!r} is over: its time is spent.", fields)
-    return Refusal(402, code, f"The run {run.name!r} has made its {run.max_calls} calls.", fields)
+    what = (
+        f"The run {run.name!r} is over: its time is spent."
+        if code == "run_expired"
+        else f"The run {run.name!r} has made its {run.max_calls} calls."
+    )
+    return Refusal(402, code, f"{what} {_GO_ON}", fields)
+
+
+def with_link(fields: Mapping[str, object], request_id: str, *, is_known: bool) -> Mapping[str, object]:
+    """A refusal's fields with the request's id in `raise_url`.
+
+    Where no call is remembered by that id (`is_known`), a link that names it would lead nowhere and is left out.
+    """
+    link = str(fields.get("raise_url", ""))
+    filled = link.replace(REQUEST_ID, request_id)
+    if request_id in filled and not is_known:
+        return {name: value for name, value in fields.items() if name != "raise_url"}
+    return fields if filled == link else {**fields, "raise_url": filled}
 
 
 def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int, key: KeySpec) -> Refusal:
@@ -98,12 +118,13 @@ def refusal_of(denied: Denied, settings: Settings, request_id: str, now: int, ke
             needed=format_usd(denied.needed_nanos),
         )
     fields["resets_at"] = None if resets_at is None else iso(resets_at)
-    if settings.raise_url:
+    is_busy = denied.reason is Reason.BUDGET_BUSY
+    if settings.raise_url and not is_busy:
+        # what is busy passes by itself; no raise of it is taken
         fields["raise_url"] = settings.raise_url.replace(REQUEST_ID, request_id)
     if denied.reason is Reason.CALL_TOO_LARGE and told:
         # times the price, it is what is left
         fields["fits_max_tokens"] = denied.fits_max_tokens
-    is_busy = denied.reason is Reason.BUDGET_BUSY
     return Refusal(
         STATUS[denied.reason],
         denied.reason.value,

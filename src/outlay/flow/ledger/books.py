@@ -147,17 +147,17 @@ class Books(Openings):
         return self.directory.open_chain(identity, self._clock.now())
 
     def open_run(self, identity: Identity, terms: RunTerms, pinned: str = "") -> None:
-        """Open the identity's run, or take what a later call says of it. Raises RunProblem.
+        """Open the identity's run, or take what a later call says of it and of those above; all or nothing.
 
-        `pinned`: the run above all runs of the caller's key. Written with the hold of the call that opens it.
+        Raises RunProblem. `pinned`: the run above all runs of the caller's key.
+        Written with the hold of the call that opens it.
         """
-        runs, now = self.directory.runs, self._clock.now()
-        parent = ""
+        line, parent = [], ""
         for name, said in (*terms.above, (identity.run, terms)):
-            key = (identity.org, identity.team, name)
-            if runs.open(key, said.below(parent), pinned, now):
-                self.directory.run_changed(key)
+            line.append(((identity.org, identity.team, name), said.below(parent)))
             parent = name
+        for key in self.directory.runs.open(line, pinned, self._clock.now()):
+            self.directory.run_changed(key)
 
     def end_raises(self, now: int) -> None:
         """Take raises away that have ended by `now` (UTC ns)."""

@@ -1,6 +1,6 @@
 """Runs in the ledger: found in memory or in the store, opened, and written with the tick's batch. Decides no money."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from outlay.flow.ledger.port import Batch, RunRow, Store
 from outlay.flow.runs import MAX_DEPTH, Run, RunKey, RunTerms
@@ -8,6 +8,9 @@ from outlay.flow.scope import Identity
 
 MAX_RUNS = 100_000
 """Runs remembered; forgetting one costs a look-up in the store."""
+
+_Plan = dict[RunKey, RunKey | None]
+"""Runs that a call opens -> the run above, each after those above it."""
 
 
 class RunProblem(ValueError):
@@ -44,24 +47,27 @@ class Runs:
         self._remember(key, run)
         return run
 
-    def open(self, key: RunKey, terms: RunTerms, pinned: str, now: int) -> bool:
-        """Open a run, or take what a later call says of it; tells whether anything changed.
+    def open(self, line: Sequence[tuple[RunKey, RunTerms]], pinned: str, now: int) -> list[RunKey]:
+        """Open runs (the outermost first), or take what a later call says of them; the keys of those that changed.
 
-        `pinned` is a run that the caller's key pins above all of its runs. Raises RunProblem.
+        All or nothing: what one of them may not be leaves the others as they were. `pinned` is a run that the caller's
+        key pins above all of its runs. Raises RunProblem.
         """
-        run = self.find(key)
-        if run is None:
-            self._make(key, self._parent_of(key, terms.parent, pinned, now), terms, now)
-            return True
-        if terms.parent and (run.parent is None or run.parent.name != terms.parent):
-            above = "none" if run.parent is None else repr(run.parent.name)
-            raise RunProblem(f"the run {key[2]!r} is open with another parent ({above})")
-        if pinned and key[2] != pinned and pinned not in {ancestor.name for ancestor in run.line()}:
-            raise RunProblem(f"the run {key[2]!r} does not hang under the run this key pins")
-        if run.lower(terms):
-            self.touch(run)
-            return True
-        return False
+        plan: _Plan = {}
+        for key, terms in line:
+            if key in plan or self.find(key) is not None:
+                self._check_open(key, terms, pinned, plan)
+            else:
+                self._plan(key, terms.parent, pinned, plan)
+        changed = list(plan)
+        for key, above in plan.items():
+            self._make(key, None if above is None else self.find(above), now)
+        for key, terms in line:
+            run = self.find(key)
+            if run is not None and run.lower(terms):
+                self.touch(run)
+                changed.append(key)
+        return changed
 
     def touch(self, run: Run) -> None:
         """A run changed: its row is written with the current batch."""
@@ -69,30 +75,51 @@ class Runs:
             run.is_dirty = True
             self._batch().dirty_runs.append(run)
 
-    def _parent_of(self, key: RunKey, said: str, pinned: str, now: int) -> Run | None:
+    def _check_open(self, key: RunKey, terms: RunTerms, pinned: str, plan: _Plan) -> None:
+        """A run that is open, or will be by this call, stays where it hangs."""
+        above = self._above(key, plan)
+        if terms.parent and (above is None or above[2] != terms.parent):
+            shown = "none" if above is None else repr(above[2])
+            raise RunProblem(f"the run {key[2]!r} is open with another parent ({shown})")
+        if pinned and key[2] != pinned and pinned not in self._names(key, plan):
+            raise RunProblem(f"the run {key[2]!r} does not hang under the run this key pins")
+
+    def _plan(self, key: RunKey, said: str, pinned: str, plan: _Plan) -> None:
+        """Where a new run will hang; its parent is planned before it, if that is new, too."""
         name = said or (pinned if key[2] != pinned else "")
         if not name:
-            return None
-        if name == key[2]:
-            raise RunProblem("a run cannot be its own parent")
+            plan[key] = None
+            return
         above = (key[0], key[1], name)
-        parent = self.find(above)
-        if parent is None:
-            grandparent = self._parent_of(above, "", pinned, now) if pinned else None
-            parent = self._make(above, grandparent, RunTerms(), now)
-        line = parent.line()
-        if pinned and pinned not in {ancestor.name for ancestor in line}:
+        if name != key[2] and above not in plan and self.find(above) is None:
+            self._plan(above, "", pinned, plan)
+        names = self._names(above, plan)
+        if key[2] in names:
+            raise RunProblem("a run cannot be its own parent")
+        if pinned and pinned not in names:
             raise RunProblem(f"the run {name!r} does not hang under the run this key pins")
-        if len(line) >= MAX_DEPTH:
+        if len(names) > MAX_DEPTH:
             raise RunProblem(f"at most {MAX_DEPTH} runs may stand above a run")
-        return parent
+        plan[key] = above
 
-    def _make(self, key: RunKey, parent: Run | None, terms: RunTerms, now: int) -> Run:
+    def _above(self, key: RunKey, plan: _Plan) -> RunKey | None:
+        if key in plan:
+            return plan[key]
+        run = self.find(key)
+        return None if run is None or run.parent is None else run.parent.key
+
+    def _names(self, key: RunKey, plan: _Plan) -> list[str]:
+        """The run and those above it, as they will be."""
+        names, at = [key[2]], self._above(key, plan)
+        while at is not None:
+            names.append(at[2])
+            at = self._above(at, plan)
+        return names
+
+    def _make(self, key: RunKey, parent: Run | None, now: int) -> None:
         run = Run(key, now, parent)
-        run.lower(terms)
         self._remember(key, run)
         self.touch(run)
-        return run
 
     def put_away(self) -> None:
         """Forget runs that the store has as they are. Only when every chain looks again before its next use: two
