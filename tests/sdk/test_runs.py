@@ -118,6 +118,22 @@ def test_a_name_continues_a_run(tmp_path: Path) -> None:
         assert 2 * GPT_CALL_NANOS == 1_625_000
 
 
+def test_what_is_left_is_what_the_ledger_says(tmp_path: Path) -> None:
+    with shop(tmp_path) as place:
+        client = place.gpt()
+        with outlay.run(name="nightly", budget_usd="0.002"):
+            call(client)
+        for more in ({"budget_usd": 10}, {}):
+            with outlay.run(name="nightly", **more) as run, outlay.run() as child:
+                with pytest.raises(outlay.BudgetExceeded):
+                    call(client)
+                assert (run.cost_usd, run.remaining_usd, child.remaining_usd) == (
+                    "0.0008125",
+                    "0.0011875",
+                    "0.0011875",
+                )
+
+
 def test_a_run_has_its_money_in_one_place(tmp_path: Path) -> None:
     with shop(tmp_path) as place:
         one, other = place.gpt(), place.gpt(ledger=tmp_path / "other.db")

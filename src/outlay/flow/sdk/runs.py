@@ -31,8 +31,8 @@ class Till(Protocol):
     def place(self) -> str:
         """Which one, as text."""
 
-    def run_balance(self, run: "Run") -> tuple[int, int]:
-        """(spent, held) of a run, nanos."""
+    def run_balance(self, run: "Run") -> tuple[int, int, int | None]:
+        """(spent, held, limit in force) of a run, nanos; limit None where none is known."""
 
 
 class Run:
@@ -59,6 +59,8 @@ class Run:
         self._till: Till | None = None
         self.told_nanos = 0
         """What a gateway has said last that the run has cost."""
+        self.told_limit_nanos: int | None = None
+        """The lowest limit that a gateway's refusal has named as the run's."""
 
     def __enter__(self) -> "Run":
         self._open()
@@ -109,13 +111,15 @@ class Run:
 
     @property
     def remaining_usd(self) -> str | None:
-        """What is left under the tightest limit of this run and those around it; None if none has one."""
-        left = [
-            run.limit_nanos - spent - held
-            for run in _around(self)
-            if run.limit_nanos is not None
-            for spent, held in [run._balance()]
-        ]
+        """What is left under the tightest limit of this run and those around it; None if none has one.
+
+        A run of this name may have had a lower limit before, which stays in force: it counts from the first call on,
+        when the run knows its ledger. At a gateway, what a refusal has said of it counts.
+        """
+        left = []
+        for run in _around(self):
+            spent, held, in_force = run._balance()
+            left += [limit - spent - held for limit in (run.limit_nanos, in_force) if limit is not None]
         return format_usd(max(0, min(left))) if left else None
 
     def _open(self) -> None:
@@ -137,8 +141,8 @@ class Run:
                     f" run {outer.id!r} too: open another run there"
                 )
 
-    def _balance(self) -> tuple[int, int]:
-        return (0, 0) if self._till is None else self._till.run_balance(self)
+    def _balance(self) -> tuple[int, int, int | None]:
+        return (0, 0, None) if self._till is None else self._till.run_balance(self)
 
     # -- what a call asks -------------------------------------------------------------------------------------
 
@@ -158,6 +162,10 @@ class Run:
         """The attempt was not let through after all."""
         for run in _around(self):
             run._give_back()
+
+    def line(self) -> "tuple[Run, ...]":
+        """This run and those around it."""
+        return tuple(_around(self))
 
     def limits(self) -> tuple[RunLimit, ...]:
         """This run and those around it, for a hold."""
