@@ -11,7 +11,7 @@ import pytest
 
 import outlay
 from outlay.flow.sdk.runs import current_run
-from outlay.kernel.errors import OutlayError
+from outlay.kernel.errors import ConfigError, OutlayError
 from tests.sdk.shop import GPT_CALL_NANOS, SAY, shop
 
 
@@ -132,6 +132,26 @@ def test_what_is_left_is_what_the_ledger_says(tmp_path: Path) -> None:
                     "0.0011875",
                     "0.0011875",
                 )
+
+
+@pytest.mark.parametrize(
+    ("argument", "wrong"),
+    [
+        *(("budget_usd", wrong) for wrong in (-1, True, "a lot", "nan", "1e99", 1e-12)),
+        *(("max_calls", wrong) for wrong in ("3", -1, 1.5, True, 2**31 + 1)),
+        *(("max_seconds", wrong) for wrong in ("3", -1, 0.5, False, 10**9)),
+        *(("name", wrong) for wrong in (7, None, "a*", "two\nlines", " padded", "\ud800", 129 * "x")),
+    ],
+)
+def test_what_no_run_can_have_is_refused_at_once(argument: str, wrong: object) -> None:
+    with pytest.raises(ConfigError, match=f"^{argument}: .*; (use|leave)|^budget_usd: .*below zero"):
+        outlay.run(**{argument: wrong})  # type: ignore[arg-type]
+
+
+def test_what_a_run_can_have() -> None:
+    run = outlay.run(budget_usd=0, max_calls=0, max_seconds=2**20, name="b\u00fc\u00e4ro, team=x")
+    assert (run.limit_nanos, run.max_calls, run.max_seconds) == (0, 0, 2**20)
+    assert outlay.run(budget_usd=0.5).id != outlay.run(name="").id
 
 
 def test_a_run_has_its_money_in_one_place(tmp_path: Path) -> None:
