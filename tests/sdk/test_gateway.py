@@ -1,6 +1,7 @@
 """Wrapped clients against a gateway: address, key and run are set, refusals are the same errors."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -134,4 +135,86 @@ def test_nested_runs_spend_from_the_outermost_at_the_gateway(tmp_path: Path) -> 
         assert "run=outer" in str(caught.value.scope)
         gateway.call(gateway.books.flush)
         assert mock.meter.total_nanos <= 3_500_000
+        gpt.close()
+
+
+def test_a_child_entered_again_in_a_thread_still_draws_from_its_parent(tmp_path: Path) -> None:
+    with (
+        MockProvider(prices=world.meter_prices(), models=world.MODELS) as mock,
+        running(tmp_path, mock, budget("all", "1000")) as gateway,
+    ):
+        gpt = through(gateway, openai.OpenAI(api_key="x"))
+        parent, child = outlay.run(budget_usd="0.002", name="parent"), outlay.run(budget_usd=10, name="child")
+
+        def again() -> None:
+            with child:
+                gpt.chat.completions.create(model="gpt-test", max_tokens=80, messages=SAY)
+
+        with parent, child:
+            pass
+        with ThreadPoolExecutor(1) as pool, pytest.raises(outlay.BudgetExceeded) as caught:
+            for _ in range(9):
+                pool.submit(again).result(20)
+        assert "run=parent" in str(caught.value.scope)
+        assert (parent.calls, child.calls) == (1, 1)
+        gpt.close()
+
+
+def test_a_refused_call_takes_no_place_in_the_run(tmp_path: Path) -> None:
+    with (
+        MockProvider(prices=world.meter_prices(), models=world.MODELS) as mock,
+        running(tmp_path, mock, budget("all", "1000")) as gateway,
+    ):
+        gpt = through(gateway, openai.OpenAI(api_key="x", max_retries=0))
+        claude = through(gateway, anthropic.Anthropic(api_key="x", max_retries=0))
+        gemini = through(gateway, genai.Client(api_key="x"))
+
+        def refused(run: Any, much: int) -> list[str]:
+            codes = []
+            for call in (
+                lambda: gpt.chat.completions.create(model="gpt-test", max_tokens=much, messages=SAY),
+                lambda: gpt.chat.completions.create(model="nobody-s", messages=SAY),
+                lambda: claude.messages.create(model="claude-test", max_tokens=much, messages=SAY),
+                lambda: list(
+                    claude.messages.create(model="claude-test", max_tokens=much, messages=SAY, stream=True)
+                ),
+                lambda: gemini.models.generate_content(
+                    model="gemini-test", contents="hello", config={"max_output_tokens": much}
+                ),
+            ):
+                with pytest.raises(outlay.CallRefused) as caught:
+                    call()
+                codes.append(caught.value.error_code)
+                assert run.calls == 0
+            return codes
+
+        with outlay.run(budget_usd="0.002", max_calls=3, name="small") as run:
+            assert set(refused(run, 1000)) == {"call_too_large", "model_unpriced"}
+            # what was let through counts, also where the provider has refused it
+            mock.queue({"status": 400})
+            with pytest.raises(openai.BadRequestError):
+                gpt.chat.completions.create(model="gpt-test", max_tokens=80, messages=SAY)
+            assert run.calls == 1
+            mock.queue({"failure": "cut_headers"})
+            with pytest.raises(openai.InternalServerError):
+                gpt.chat.completions.create(model="gpt-test", max_tokens=10, messages=SAY)
+            assert run.calls == 2
+        gpt.close()
+        claude.close()
+        gemini.close()
+
+
+def test_what_is_left_is_what_a_refusal_has_said(tmp_path: Path) -> None:
+    with (
+        MockProvider(prices=world.meter_prices(), models=world.MODELS) as mock,
+        running(tmp_path, mock, budget("all", "1000")) as gateway,
+    ):
+        gpt = through(gateway, openai.OpenAI(api_key="x"))
+        with outlay.run(budget_usd="0.002", name="nightly"):
+            gpt.chat.completions.create(model="gpt-test", max_tokens=80, messages=SAY)
+        for more in ({"budget_usd": 10}, {}):
+            with outlay.run(name="nightly", **more) as run:
+                with pytest.raises(outlay.BudgetExceeded):
+                    gpt.chat.completions.create(model="gpt-test", max_tokens=80, messages=SAY)
+                assert (run.cost_usd, run.remaining_usd) == ("0.0008125", "0.0011875")
         gpt.close()

@@ -111,6 +111,17 @@ def test_what_it_does_not_guess(tmp_path: Path) -> None:
             outlay.wrap(raw, provider="openai", ledger=tmp_path / "sdk.db", book=world.book())
 
 
+def test_a_wrapped_client_is_not_wrapped_again(tmp_path: Path) -> None:
+    with shop(tmp_path) as place:
+        client = place.gpt()
+        for again in (client, client.with_options(timeout=3), place.claude(), place.gemini()):
+            for more in ({"ledger": tmp_path / "sdk.db"}, {"gateway": "http://127.0.0.1:9", "key": "k"}):
+                with pytest.raises(ValueError, match="wrapped already"):
+                    outlay.wrap(again, **more)
+        # as it was
+        client.chat.completions.create(model="gpt-test", messages=SAY)
+
+
 def test_prices_of_one_s_own_and_the_feed(tmp_path: Path) -> None:
     own = CustomModel(
         provider="openai",

@@ -18,11 +18,13 @@ from outlay.app.config.convert import provider_of, with_defaults
 from outlay.app.config.tree import ProviderEntry
 from outlay.app.control import feed_cache
 from outlay.flow.budgets import BudgetSpec
+from outlay.flow.gateway.caller import clean_text
 from outlay.flow.gateway.snapshot import Disclose, Provider, Settings, Snapshot, parse_base_url
 from outlay.flow.ledger.direct import DirectLedger
-from outlay.flow.scope import Identity
+from outlay.flow.runs import MAX_CALLS, MAX_SECONDS
+from outlay.flow.scope import MAX_VALUE_LENGTH, Identity
 from outlay.flow.sdk.callbacks.tally import Tally
-from outlay.flow.sdk.clients import wrap_client
+from outlay.flow.sdk.clients import is_wrapped, wrap_client
 from outlay.flow.sdk.google import refuse_google, wrap_google
 from outlay.flow.sdk.meter import Meter
 from outlay.flow.sdk.runs import Run
@@ -106,9 +108,14 @@ def wrap(
     Against a gateway (`gateway` and `key`): the client's base URL and key become the gateway's, which does the rest.
 
     A refused call raises `outlay.BudgetExceeded` (or `outlay.CallRefused`), which is the SDK's own error too. Raises
-    ConfigError, StoreError.
+    ConfigError, StoreError, and ValueError for a client that is wrapped already.
     """
     vendor = _vendor_of(client)
+    if is_wrapped(getattr(client, "_api_client", client)):
+        raise ValueError(
+            "this client is wrapped already, and a call cannot be under two wraps: wrap the client it was made of, with"
+            " all budgets at once (budgets=[outlay.budget(...), ...])"
+        )
     clock = SystemClock()
     refuser = refuse_google if vendor.dialect is Dialect.GOOGLE else partial(refused_response, vendor.dialect)
     if gateway:
@@ -120,7 +127,7 @@ def wrap(
         base = gateway.rstrip("/") + vendor.gateway_path
         return _to_gateway(client, vendor, remote, base, key)  # type: ignore[no-any-return]
     wanted = _Wanted(config, provider, tuple(prices), book, settings, wait_s)
-    limit = None if budget_usd is None else _nanos(budget_usd)
+    limit = None if budget_usd is None else _nanos(budget_usd, "budget_usd")
     own = _Own(budget or f"wrap-{uuid4().hex[:12]}", limit, tuple(budgets), identity)
     meter = _meter(clock, Path(ledger) if ledger else default_ledger(), wanted, own, (client, vendor))
     watch = EmbeddedWatch(meter, refuser)
@@ -169,7 +176,7 @@ def _tally(budget_usd: Usd | None, budget: str, more: dict[str, Any]) -> Tally:
         said.get("settings"),
         said.get("wait_s"),
     )
-    limit = None if budget_usd is None else _nanos(budget_usd)
+    limit = None if budget_usd is None else _nanos(budget_usd, "budget_usd")
     own = _Own(budget or f"callback-{uuid4().hex[:12]}", limit, tuple(said.get("budgets", ())), more)
     path = Path(said["ledger"]) if said.get("ledger") else default_ledger()
     return Tally(_meter(SystemClock(), path, wanted, own, None))
@@ -185,8 +192,12 @@ def run(
     """A run, to be used as `with outlay.run(budget_usd=2) as run:`; limits hold for all calls made inside.
 
     A run inside a run draws from the outer one's remainder. `name` continues a run of that name on the same ledger.
+    Raises ConfigError for an argument that no run can have.
     """
-    limit = None if budget_usd is None else _nanos(budget_usd)
+    limit = None if budget_usd is None else _nanos(budget_usd, "budget_usd")
+    _check_count("max_calls", max_calls, MAX_CALLS)
+    _check_count("max_seconds", max_seconds, MAX_SECONDS)
+    _check_name(name)
     return Run(SystemClock(), name=name, limit_nanos=limit, max_calls=max_calls, max_seconds=max_seconds)
 
 
@@ -207,7 +218,9 @@ def budget(
         found = parse_window(window, timezone)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return BudgetSpec(name, dict(scope or {}), None if limit_usd is None else _nanos(limit_usd), found, hard)
+    return BudgetSpec(
+        name, dict(scope or {}), None if limit_usd is None else _nanos(limit_usd, "limit_usd"), found, hard
+    )
 
 
 def default_ledger() -> Path:
@@ -374,11 +387,31 @@ def _identity(org: str, name: str, said: Mapping[str, Any]) -> Identity:
     return Identity(org=org, key=name, tags=tags, model_names=(), **others)
 
 
-def _nanos(amount: Usd) -> int:
+def _nanos(amount: Usd, argument: str = "") -> int:
+    key = argument or None
     try:
         nanos = usd_to_nanos(str(amount))
     except MoneyError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{error}; use US dollars such as 2 or '0.50'", key=key) from error
     if nanos < 0:
-        raise ConfigError("a budget cannot be below zero")
+        raise ConfigError(f"a budget cannot be below zero, as {amount} is", key=key)
     return nanos
+
+
+def _check_count(argument: str, value: object, most: int) -> None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most):
+        return
+    raise ConfigError(
+        f"{value!r} is no whole number from 0 to {most}; leave it out for no limit", key=argument
+    )
+
+
+def _check_name(name: object) -> None:
+    """A run's name is a header's value at a gateway and a dimension's in the ledger."""
+    if isinstance(name, str) and clean_text(name) == name.strip():
+        return
+    raise ConfigError(
+        f"{name!r:.100} cannot name a run; use up to {MAX_VALUE_LENGTH} bytes of printable text without `*` and without"
+        " spaces around it",
+        key="name",
+    )

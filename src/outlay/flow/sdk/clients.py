@@ -15,6 +15,13 @@ from outlay.flow.sdk.watches import refused_connection, stated_refusal
 OPENERS: Final = ("connect",)
 """Methods that open a connection of their own."""
 _HTTP: Final = "_outlay_http"
+WRAPPED: Final = "_outlay_wrapped"
+"""Marks the class of a client that came from a wrap."""
+
+
+def is_wrapped(client: Any) -> bool:
+    """Whether a client came from a wrap, itself or by `with_options` and the like; of google-genai, its inner one."""
+    return hasattr(type(client), WRAPPED)
 
 
 def wrap_client(client: Any, watch: Watch, **changes: Any) -> Any:
@@ -50,6 +57,7 @@ def _client_class(kind: Any, watch: Watch) -> type[Any]:
         return joined(error, response.status_code, code, text, fields)
 
     members: dict[str, Any] = {
+        WRAPPED: True,
         "_client": property(get_http, set_http),
         "_make_status_error": make_status_error,
         "__module__": kind.__module__,

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from outlay.flow.gateway.refusal import Refusal
-from outlay.flow.sdk.clients import guarded_class
+from outlay.flow.sdk.clients import WRAPPED, guarded_class
 from outlay.flow.sdk.errors import joined, plain
 from outlay.flow.sdk.transport import Watch, made_response, metered_http
 from outlay.kernel.errors import ConfigError
@@ -60,6 +60,7 @@ def _api_class(kind: type[Any]) -> type[Any]:
         return False
 
     members: dict[str, Any] = {
+        WRAPPED: True,
         "_use_aiohttp": no,
         "_use_google_auth_sync": no,
         "_use_google_auth_async": no,

@@ -116,11 +116,10 @@ class Meter:
         """See `runs.Till`."""
         return str(self.ledger.path)
 
-    def run_balance(self, run: Run) -> tuple[int, int]:
+    def run_balance(self, run: Run) -> tuple[int, int, int | None]:
         """See `runs.Till`."""
         self.settler.settle_pending()
-        spent, held, _ = self.ledger.balance(RUN_BUDGET, msgspec.structs.replace(self._identity, run=run.id))
-        return spent, held
+        return self.ledger.balance(RUN_BUDGET, msgspec.structs.replace(self._identity, run=run.id))
 
     def balances(self) -> dict[str, tuple[int, int, int | None]]:
         """(spent, held, limit) in nanos of each budget that is this wrap's as a whole, by name."""

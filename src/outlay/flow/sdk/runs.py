@@ -2,14 +2,16 @@
 
 `with outlay.run(budget_usd=2) as run:` holds for every call of a wrapped client made inside it, also in tasks and in
 threads started with the context. A run inside a run is its child: what it holds is held in each run around it, so it
-draws from their remainder.
+draws from their remainder. Whose child a run is, its first entry says for good: a thread that enters it again, with an
+empty context, still draws from the runs above. Which run is current is kept in the context and nowhere else, so one run
+may be open in many threads and tasks at once.
 """
 
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar, Token
-from typing import Protocol, TypeVar
+from contextvars import ContextVar
+from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 from outlay.flow.gateway.refusal import Refusal
@@ -29,8 +31,8 @@ class Till(Protocol):
     def place(self) -> str:
         """Which one, as text."""
 
-    def run_balance(self, run: "Run") -> tuple[int, int]:
-        """(spent, held) of a run, nanos."""
+    def run_balance(self, run: "Run") -> tuple[int, int, int | None]:
+        """(spent, held, limit in force) of a run, nanos; limit None where none is known."""
 
 
 class Run:
@@ -57,22 +59,17 @@ class Run:
         self._till: Till | None = None
         self.told_nanos = 0
         """What a gateway has said last that the run has cost."""
-        self._tokens: list[Token[Run | None]] = []
+        self.told_limit_nanos: int | None = None
+        """The lowest limit that a gateway's refusal has named as the run's."""
 
     def __enter__(self) -> "Run":
-        outer = _current.get()
-        if self in _around(outer):
-            raise OutlayError(f"run {self.id!r} is open already")
-        if len(list(_around(outer))) >= MAX_DEPTH:
-            raise OutlayError(f"runs may be nested {MAX_DEPTH} deep")
-        self.parent = outer
-        if self._began_at is None:
-            self._began_at = self._clock.monotonic()
-        self._tokens.append(_current.set(self))
+        self._open()
+        _entered.set(_Entry(self, _entered.get()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        _current.reset(self._tokens.pop())
+        # no token: what was entered inside and not left yet stays, and a context that never entered has nothing to undo
+        _entered.set(_without(_entered.get(), self))
 
     async def __aenter__(self) -> "Run":
         return self.__enter__()
@@ -81,14 +78,19 @@ class Run:
         self.__exit__()
 
     def bind(self, function: Callable[..., T]) -> Callable[..., T]:
-        """`function`, to be called inside this run wherever it is called: in a thread, a pool, a callback."""
+        """`function`, to be called inside this run wherever it is called: in a thread, a pool, a callback.
+
+        A run that was not entered yet becomes the child of the run around this call of `bind`.
+        """
+        if self._began_at is None:
+            self._open()
 
         def inside(*args: object, **more: object) -> T:
-            token = _current.set(self)
+            token = _entered.set(_Entry(self, _entered.get()))
             try:
                 return function(*args, **more)
             finally:
-                _current.reset(token)
+                _entered.reset(token)
 
         return inside
 
@@ -109,17 +111,38 @@ class Run:
 
     @property
     def remaining_usd(self) -> str | None:
-        """What is left under the tightest limit of this run and those around it; None if none has one."""
-        left = [
-            run.limit_nanos - spent - held
-            for run in _around(self)
-            if run.limit_nanos is not None
-            for spent, held in [run._balance()]
-        ]
+        """What is left under the tightest limit of this run and those around it; None if none has one.
+
+        A run of this name may have had a lower limit before, which stays in force: it counts from the first call on,
+        when the run knows its ledger. At a gateway, what a refusal has said of it counts.
+        """
+        left = []
+        for run in _around(self):
+            spent, held, in_force = run._balance()
+            left += [limit - spent - held for limit in (run.limit_nanos, in_force) if limit is not None]
         return format_usd(max(0, min(left))) if left else None
 
-    def _balance(self) -> tuple[int, int]:
-        return (0, 0) if self._till is None else self._till.run_balance(self)
+    def _open(self) -> None:
+        """Take its place under the run of this context, if it has none yet. Raises OutlayError."""
+        outer = current_run()
+        if any(self is run or self.id == run.id for run in _around(outer)):
+            # of two runs of one name, each call would be booked in the same account twice
+            raise OutlayError(f"run {self.id!r} is open already")
+        with self._lock:
+            if self._began_at is None:
+                if len(list(_around(outer))) >= MAX_DEPTH:
+                    raise OutlayError(f"runs may be nested {MAX_DEPTH} deep")
+                self.parent = outer
+                self._began_at = self._clock.monotonic()
+            elif outer is not None and outer is not self.parent:
+                place = "outside of any run" if self.parent is None else f"in run {self.parent.id!r}"
+                raise OutlayError(
+                    f"run {self.id!r} was first entered {place} and draws from that for good; it cannot be entered in"
+                    f" run {outer.id!r} too: open another run there"
+                )
+
+    def _balance(self) -> tuple[int, int, int | None]:
+        return (0, 0, None) if self._till is None else self._till.run_balance(self)
 
     # -- what a call asks -------------------------------------------------------------------------------------
 
@@ -139,6 +162,10 @@ class Run:
         """The attempt was not let through after all."""
         for run in _around(self):
             run._give_back()
+
+    def line(self) -> "tuple[Run, ...]":
+        """This run and those around it."""
+        return tuple(_around(self))
 
     def limits(self) -> tuple[RunLimit, ...]:
         """This run and those around it, for a hold."""
@@ -192,12 +219,27 @@ class Run:
             self._calls -= 1
 
 
-_current: ContextVar[Run | None] = ContextVar("outlay_run", default=None)
+class _Entry(NamedTuple):
+    """A run that a context has entered, and what it was in before."""
+
+    run: Run
+    before: "_Entry | None"
+
+
+_entered: ContextVar[_Entry | None] = ContextVar("outlay_run", default=None)
 
 
 def current_run() -> Run | None:
     """The run of the context, if there is one."""
-    return _current.get()
+    entry = _entered.get()
+    return None if entry is None else entry.run
+
+
+def _without(entry: _Entry | None, run: Run) -> _Entry | None:
+    """What a context is in after it has left a run; the runs it entered since stay."""
+    if entry is None:
+        return None
+    return entry.before if entry.run is run else _Entry(entry.run, _without(entry.before, run))
 
 
 def _around(run: Run | None) -> Iterator[Run]:

@@ -7,11 +7,13 @@ import msgspec
 
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.snapshot import parse_base_url
+from outlay.flow.ledger.directory import RUN_BUDGET
+from outlay.flow.scope import scope_text
 from outlay.flow.sdk.errors import CallRefused
 from outlay.flow.sdk.exchange import exchange
 from outlay.flow.sdk.meter import Meter, Outgoing
 from outlay.flow.sdk.runs import Run, current_run
-from outlay.flow.sdk.steps import Outcome, ReadAll, Refused, Send, Step, Streamed, Whole
+from outlay.flow.sdk.steps import Incoming, Outcome, ReadAll, Refused, Send, Step, Streamed, Whole
 from outlay.flow.sdk.transport import made_response
 from outlay.kernel.clock import Clock
 from outlay.kernel.ids import IdMaker, id_text
@@ -22,6 +24,9 @@ from outlay.wire.routes import Metering, find_route
 
 REQUEST_ID: Final = b"x-outlay-request-id"
 MAX_REFUSAL_BYTES: Final = 1024 * 1024
+_COST: Final = b"x-outlay-cost-usd"
+_LET_THROUGH: Final = ("upstream_", "internal_error")
+"""How codes begin by which a call was let through and came to nothing."""
 _STANDARD: Final = frozenset({"message", "type", "code", "request_id"})
 
 
@@ -58,9 +63,9 @@ class RemoteWatch:
         self._reads_errors = reads_errors
         self._ids = IdMaker(clock)
 
-    def run_balance(self, run: Run) -> tuple[int, int]:
+    def run_balance(self, run: Run) -> tuple[int, int, int | None]:
         """See `runs.Till`: what the gateway has said last."""
-        return run.told_nanos, 0
+        return run.told_nanos, 0, run.told_limit_nanos
 
     def exchange(self, request: Outgoing, patience_s: float) -> Generator[Step, Any, Outcome]:
         """See `transport.Watch`."""
@@ -70,18 +75,33 @@ class RemoteWatch:
         run = current_run()
         match = find_route(request.method, request.path)
         is_counted = match is None or match.route.metering not in (Metering.FREE, Metering.LOCAL)
-        if run is not None and is_counted:
-            refusal = run.enter(self)
-            if refusal is not None:
-                return Refused(refusal)
+        counted = run if is_counted else None
+        refusal = None if counted is None else counted.enter(self)
+        if refusal is not None:
+            return Refused(refusal)
         answer = yield Send(changes=() if run is None else tuple(run.headers().items()))
         if run is not None:
             self._note(run, answer.header(b"x-outlay-run-cost-usd"))
-        if answer.status < 400 or not self._reads_errors or not answer.header(REQUEST_ID):
+        if not _is_own(answer) or (run is None and not self._reads_errors):
             return Streamed(answer, None, ())
         read = yield ReadAll(answer, MAX_REFUSAL_BYTES)
-        refusal = google_refusal(answer.status, read.body)
-        return Whole(answer, read.body, ()) if refusal is None else Refused(refusal)
+        refusal = self._refusal(answer, read.body)
+        if refusal is None:
+            return Whole(answer, read.body, ())
+        if run is not None:
+            _note_limit(run, refusal)
+        if counted is not None and not refusal.code.startswith(_LET_THROUGH):
+            counted.leave()
+        return Refused(refusal) if self._reads_errors else Whole(answer, read.body, ())
+
+    def _refusal(self, answer: Incoming, body: bytes) -> Refusal | None:
+        if self._reads_errors:
+            return google_refusal(answer.status, body)
+        try:
+            said = stated_refusal(msgspec.json.decode(body), answer.header(REQUEST_ID).decode("latin-1"))
+        except msgspec.DecodeError:
+            return None
+        return None if said is None else Refusal(answer.status, *said)
 
     def refuse(self, request: Any, refusal: Refusal) -> Any:
         """See `transport.Watch`."""
@@ -95,6 +115,35 @@ class RemoteWatch:
         except MoneyError:
             return
         run.told_nanos = max(nanos, run.told_nanos)
+        if run.told_limit_nanos is not None and run.told_nanos > run.told_limit_nanos:
+            # somebody has raised it since
+            run.told_limit_nanos = None
+
+
+def _is_own(answer: Incoming) -> bool:
+    """Whether an error is the gateway's own; a provider's says what it has cost, too."""
+    size = answer.header(b"content-length")
+    return (
+        answer.status >= 400
+        and bool(answer.header(REQUEST_ID))
+        and not answer.header(_COST)
+        and size.isdigit()
+        and int(size) <= MAX_REFUSAL_BYTES
+    )
+
+
+def _note_limit(run: Run, refusal: Refusal) -> None:
+    """Remember the limit of a run that a refusal names: a lower one of earlier is in force at the gateway."""
+    fields = refusal.fields
+    if fields.get("budget") != RUN_BUDGET.name or fields.get("limit") is None:
+        return
+    try:
+        limit, spent = (usd_to_nanos(str(fields.get(name))) for name in ("limit", "spent"))
+    except MoneyError:
+        return
+    for one in run.line():
+        if f",{scope_text((('run', one.id),))}," in f",{fields.get('scope')},":
+            one.told_limit_nanos, one.told_nanos = limit, max(spent, one.told_nanos)
 
 
 def refused_response(dialect: Dialect, request: Any, refusal: Refusal, request_id: str) -> Any:
