@@ -375,8 +375,9 @@ class Replay:
                 pace = self._pace(covering)
                 bars.paces.append(pace)
                 entry.paces += (pace,)
+            names = (identity.model, *identity.model_names)
             if route.operation not in _OFF_LADDER:
-                entry.rungs += [(rung, policy) for rung in policy.ladder if rung.is_for(identity.model)]
+                entry.rungs += [(rung, policy) for rung in policy.ladder if rung.is_for(*names)]
             if is_enforced:
                 entry.preferred = entry.preferred or policy.providers
         entry.ending = tuple(pace for pace in entry.paces if pace.ends)

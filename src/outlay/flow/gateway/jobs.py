@@ -30,7 +30,7 @@ from outlay.flow.gateway.job_terms import (
     settle_training,
     training_terms,
 )
-from outlay.flow.gateway.ladders import paused_at
+from outlay.flow.gateway.ladders import ladder_pause
 from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.settlement import Settlement, Terms
 from outlay.flow.gateway.snapshot import Provider
@@ -169,7 +169,7 @@ class JobKeeper:
         if isinstance(entries, Refusal):
             exchange.refuse(entries)
             return
-        paused = paused_at(self._gateway, entries.targets[0], exchange.id, exchange.began_at)
+        paused = ladder_pause(self._gateway, entries.targets[0], exchange.id, exchange.began_at)
         if paused is not None:
             exchange.refuse(paused)
             return

@@ -41,7 +41,7 @@ def ladder_step(entries: Entries, now: int) -> Step | None:
     return best
 
 
-def paused_at(gateway: "Gateway", entry: Entry, request_id: bytes, now: int) -> Refusal | None:
+def ladder_pause(gateway: "Gateway", entry: Entry, request_id: bytes, now: int) -> Refusal | None:
     """Why work that keeps its model may not begin now: a ladder pauses it."""
     step = step_of(entry, now)
     if step is None or step.rung.use or step.policy.mode is PolicyMode.SHADOW or gateway.is_shadow:

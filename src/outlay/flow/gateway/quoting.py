@@ -162,12 +162,14 @@ def _preview(  # noqa: PLR0917 - everything a request would bring
     target = _target(snapshot, books, key, match, intent, limits)
     if isinstance(target, Refusal):
         return target
-    step = _step(settings, target, wanted)
-    if step is not None and step.rung.use:
+    step, visited, is_lower = _step(settings, target), {wanted.lower()}, False
+    while step is not None and step.rung.use and step.rung.use.lower() not in visited:
+        visited.add(step.rung.use.lower())
         lower = msgspec.structs.replace(intent, model=step.rung.use)
         target = _target(snapshot, books, key, match, lower, limits)
         if isinstance(target, Refusal):
             return target
+        step, is_lower = _step(settings, target), True
     aim, guard, accounts = target.aim, target.guard, target.chain.accounts
     provider, model = aim.provider, aim.model
     if aim.operation is not intent.operation:
@@ -197,7 +199,7 @@ def _preview(  # noqa: PLR0917 - everything a request would bring
         isinstance(decision, Admitted) and decision.is_clamped,
         tuple(_view(account, now) for account in accounts),
         refusal,
-        wanted if step is not None and step.rung.use else "",
+        wanted if is_lower else "",
     )
 
 
@@ -222,11 +224,12 @@ def _target(  # noqa: PLR0917 - everything a request would bring
     return min(targets, key=lambda target: places.get(target.aim.provider.name, len(places)))
 
 
-def _step(settings: Settings, target: _Target, model: str) -> Step | None:
+def _step(settings: Settings, target: _Target) -> Step | None:
     """What an enforced ladder says of the call."""
     if target.guard is None or settings.mode is Mode.SHADOW:
         return None
-    step = target.guard.step(model, target.chain.accounts)
+    identity = target.chain.identity
+    step = target.guard.step((identity.model, *identity.model_names), target.chain.accounts)
     return step if step is not None and step.policy.mode is PolicyMode.ENFORCE else None
 
 

@@ -18,7 +18,7 @@ from outlay.flow.gateway.entries import Entry, Memo, ended, unknown_caller
 from outlay.flow.gateway.fixed import free_terms
 from outlay.flow.gateway.guard import token_bound
 from outlay.flow.gateway.keys import KeySpec
-from outlay.flow.gateway.ladders import paused_at
+from outlay.flow.gateway.ladders import ladder_pause
 from outlay.flow.gateway.quoting import make_terms
 from outlay.flow.gateway.realtime_upstream import UpstreamSocket, connect
 from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred, stopped_by
@@ -191,7 +191,7 @@ class RealtimeSession:
         guard = self._entry.guard
         if guard is None:
             return None
-        paused = paused_at(self._gateway, self._entry, self.id, now)
+        paused = ladder_pause(self._gateway, self._entry, self.id, now)
         if paused is not None:
             return paused
         tokens = token_bound(self._terms.quote)

@@ -174,7 +174,11 @@ class Meter:
     def whose(self, provider: Provider, model: str, run: Run | None) -> Identity:
         """Whose a call is."""
         return msgspec.structs.replace(
-            self._identity, run=run.id if run else "", model=model, provider=provider.name
+            self._identity,
+            run=run.id if run else "",
+            model=model,
+            provider=provider.name,
+            model_names=self.snapshot.other_names(provider.name, model, model),
         )
 
     def memo(self) -> Memo:
