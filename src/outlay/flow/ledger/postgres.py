@@ -141,7 +141,7 @@ class PostgresStore(SqlLookups):
         if not is_stopped and silent_ms < self._lease_s * 1000 and not is_proven_dead(holder):
             raise StoreError(
                 "the ledger is in use by another Outlay process, which renewed its lease"
-                f" {max(0, silent_ms) / 1000:.1f} s ago; it can be taken over {self._lease_s:.0f} s after it stops"
+                f" {max(0, silent_ms)} ms ago; it can be taken over {self._lease_s:.0f} s after it stops"
             )
         self._epoch, self._number = epoch + 1, 0
         _run(
