@@ -19,14 +19,16 @@ from outlay.app.config.tree import ProviderEntry
 from outlay.app.control import feed_cache
 from outlay.flow.budgets import BudgetSpec
 from outlay.flow.gateway.caller import clean_text
-from outlay.flow.gateway.snapshot import Disclose, Provider, Settings, Snapshot, parse_base_url
+from outlay.flow.gateway.snapshot import Disclose, Mode, Provider, Settings, Snapshot, parse_base_url
 from outlay.flow.ledger.direct import DirectLedger
+from outlay.flow.policy import PolicySpec, budgets_of, rules_of
 from outlay.flow.runs import MAX_CALLS, MAX_SECONDS
 from outlay.flow.scope import MAX_VALUE_LENGTH, Identity
 from outlay.flow.sdk.callbacks.tally import Tally
 from outlay.flow.sdk.clients import is_wrapped, wrap_client
 from outlay.flow.sdk.google import refuse_google, wrap_google
 from outlay.flow.sdk.meter import Meter
+from outlay.flow.sdk.policies import check_policies
 from outlay.flow.sdk.runs import Run
 from outlay.flow.sdk.settler import Settler
 from outlay.flow.sdk.watches import EmbeddedWatch, RemoteWatch, refused_response
@@ -100,10 +102,11 @@ def wrap(
 
     Embedded (the default): every call is held in the ledger file before it leaves and settled after it.
     `budget_usd` caps what this wrap may ever spend; with a name (`budget`) the cap is shared by every wrap of that
-    name on the same file, over processes and restarts. `budgets` and the budgets of a `config` file (outlay.yaml)
-    apply as well. `ledger`: the file, by default one in the user's state directory. `provider`: whose prices hold at
-    the client's base URL, where that is not a known host. `prices`: models of your own, discounts, ceilings; `book`: a
-    whole price book instead. `identity`: org, team, user, agent, customer, tags, ... of the calls.
+    name on the same file, over processes and restarts. `budgets` and the budgets, access rules and policies of a
+    `config` file (outlay.yaml) apply as well; a part of a policy that only a gateway can hold to is a ConfigError.
+    `ledger`: the file, by default one in the user's state directory. `provider`: whose prices hold at the client's base
+    URL, where that is not a known host. `prices`: models of your own, discounts, ceilings; `book`: a whole price book
+    instead. `identity`: org, team, user, agent, customer, tags, ... of the calls.
 
     Against a gateway (`gateway` and `key`): the client's base URL and key become the gateway's, which does the rest.
 
@@ -148,7 +151,7 @@ def litellm_callback(
     """
     from outlay.flow.sdk.callbacks.litellm_logger import make_logger
 
-    return make_logger(_tally(budget_usd, budget, more), enforce=enforce)
+    return make_logger(_tally(budget_usd, budget, more, enforce), enforce=enforce)
 
 
 def langchain_callback(
@@ -162,10 +165,10 @@ def langchain_callback(
     """
     from outlay.flow.sdk.callbacks.langchain_handler import make_handler
 
-    return make_handler(_tally(budget_usd, budget, more), enforce=enforce)
+    return make_handler(_tally(budget_usd, budget, more, enforce), enforce=enforce)
 
 
-def _tally(budget_usd: Usd | None, budget: str, more: dict[str, Any]) -> Tally:
+def _tally(budget_usd: Usd | None, budget: str, more: dict[str, Any], enforce: bool) -> Tally:
     known = ("config", "prices", "book", "settings", "wait_s", "ledger", "budgets")
     said = {name: more.pop(name) for name in known if name in more}
     wanted = _Wanted(
@@ -175,6 +178,7 @@ def _tally(budget_usd: Usd | None, budget: str, more: dict[str, Any]) -> Tally:
         said.get("book"),
         said.get("settings"),
         said.get("wait_s"),
+        enforce,
     )
     limit = None if budget_usd is None else _nanos(budget_usd, "budget_usd")
     own = _Own(budget or f"callback-{uuid4().hex[:12]}", limit, tuple(said.get("budgets", ())), more)
@@ -237,6 +241,8 @@ class _Wanted(NamedTuple):
     book: PriceBook | None
     settings: Settings | None
     wait_s: int | None
+    enforces: bool = True
+    """Not so an observer, which refuses nothing."""
 
 
 class _Own(NamedTuple):
@@ -258,6 +264,8 @@ def _meter(
         declared.append(BudgetSpec(own.name, {"key": own.name}, own.limit_nanos, window))
     declared += own.budgets
     who = _identity(org, own.name, identity)
+    if wanted.enforces:
+        check_policies(snapshot.policies, who)
     opened = DirectLedger(path, clock)
     opened.declare(declared)
     dialect = Dialect.OPENAI if client is None else client[1].dialect
@@ -271,12 +279,17 @@ def _snapshot(
     providers: dict[str, Provider] = {}
     budgets: tuple[BudgetSpec, ...] = ()
     rules: tuple[Any, ...] = ()
+    policies: tuple[PolicySpec, ...] = ()
     book = wanted.book
     feed = None if book is not None and wanted.config is None else load_feed(feed_cache(ledger))
     if wanted.config is not None and feed is not None:
         config = load_config(Path(wanted.config), os.environ)
         found = build_snapshot(config, (), feed, 0)
-        providers, budgets, rules = dict(found.providers), found.budgets, found.rules
+        providers, policies = dict(found.providers), found.policies
+        # what policies mean as budgets and rules, a snapshot adds by itself: in it twice, a call would be held twice
+        meant = [part for policy in policies for part in (*budgets_of(policy), *rules_of(policy))]
+        budgets = tuple(budget for budget in found.budgets if budget not in meant)
+        rules = tuple(rule for rule in found.rules if rule not in meant)
         settings = wanted.settings or msgspec.structs.replace(found.settings, disclose=Disclose.ALL)
         book, org = book or found.book, org or config.org
     if book is None:
@@ -292,6 +305,8 @@ def _snapshot(
         providers[own.name] = own
     if wanted.wait_s is not None:
         settings = msgspec.structs.replace(settings, wait_s=wanted.wait_s)
+    # an embedded client has no mode: what is over is refused
+    settings = msgspec.structs.replace(settings, mode=Mode.ENFORCE)
     made = Snapshot(
         settings=settings,
         providers=tuple(providers.values()),
@@ -300,6 +315,7 @@ def _snapshot(
         budgets=budgets,
         rules=rules,
         book=book,
+        policies=policies,
     )
     return made, org or DEFAULT_ORG
 

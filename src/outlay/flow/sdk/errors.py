@@ -22,6 +22,8 @@ FIELDS: Final = (
     "fits_max_tokens",
     "reason",
     "param",
+    "policy",
+    "opens_at",
 )
 """Fields of a refusal's body that become attributes; None where the refusal does not say them."""
 BUDGET_CODES: Final = frozenset(
@@ -54,6 +56,8 @@ class CallRefused(OutlayError):
     fits_max_tokens: int | None = None
     reason: str | None = None
     param: str | None = None
+    policy: str | None = None
+    opens_at: str | None = None
 
 
 class BudgetExceeded(CallRefused):

@@ -35,6 +35,7 @@ from outlay.flow.ledger.port import JobRow, StoreBusy
 from outlay.flow.outcome import Failure
 from outlay.flow.sdk import jobs
 from outlay.flow.sdk.meter import Found, Meter, Outgoing, Pass, free_body, route_body
+from outlay.flow.sdk.policies import Asked
 from outlay.flow.sdk.runs import current_run
 from outlay.flow.sdk.settler import Finish
 from outlay.flow.sdk.steps import Outcome, Pause, ReadAll, ReadBody, Refused, Send, Step, Streamed, Whole
@@ -304,19 +305,22 @@ def _hold(  # noqa: PLR0917 - one call site, above
     identity = meter.identity(found.provider, terms.model, run)
     if isinstance(identity, Refusal):
         return identity
+    key, request_id, attempt = meter.attempt(request, plain.body)
+    verdict = meter.judge(Asked(identity, terms, attempt == 1, _is_one_call(found, agreed)))
+    if verdict.refusal is not None:
+        return verdict.refusal
     is_counted = run is not None and found.match.route.metering is not Metering.FREE
     if run is not None and is_counted:
         refusal = run.enter(meter)
         if refusal is not None:
             return refusal
-    key, request_id, attempt = meter.attempt(request, plain.body)
     order = Order(
         identity,
         meter.budgets,
         run.limits() if run is not None else (),
         terms.quote,
         settings.min_output_tokens,
-        may_clamp(settings, terms.intent) and agreed.job is None and not agreed.is_passed,
+        may_clamp(settings, terms.intent, verdict.clamp) and agreed.job is None and not agreed.is_passed,
         route_body(found.provider, terms.model, terms.model, terms.intent.operation),
         meter.price_body(terms.price),
         request_id,
@@ -356,6 +360,13 @@ def _place(meter: Meter, order: Order, patience_s: float) -> Generator[Step, Any
             return refusal_of(found, meter.settings, id_text(meter.ledger.new_id()), clock.now(), meter.key)
         yield Pause(pause)
         pause = min(2 * pause, LONGEST_PAUSE_MS)
+
+
+def _is_one_call(found: Found, agreed: Agreed) -> bool:
+    operation = agreed.terms.intent.operation
+    if agreed.is_passed or operation is Operation.FREE:
+        return False
+    return found.match.route.metering is not Metering.DEFERRED or operation is Operation.FINE_TUNING
 
 
 def _is_busy(denied: Denied) -> bool:

@@ -27,6 +27,7 @@ from outlay.flow.gateway.settlement import Settlement, Terms
 from outlay.flow.ledger.charge import Basis, Ending, Status
 from outlay.flow.ledger.port import JobRow, StoreBusy
 from outlay.flow.sdk.meter import Found, Meter
+from outlay.flow.sdk.runs import current_run
 from outlay.flow.sdk.settler import Finish
 from outlay.flow.sdk.steps import Fetch, Pause, Step
 from outlay.kernel.clock import UnixNanos
@@ -41,9 +42,9 @@ _GONE: Final = (404, 410)
 
 def agree(meter: Meter, found: Found, body: bytes) -> Generator[Step, Any, tuple[Terms, JobBody] | Refusal]:
     """The worst case of a job; reads the file that it will work on."""
-    operation, now = found.match.route.operation, meter.clock.now()
+    operation, now, memo = found.match.route.operation, meter.clock.now(), meter.memo(current_run())
     if operation is Operation.MESSAGE_BATCH:
-        return message_batch_terms(meter.memo(), found.provider, body, now)
+        return message_batch_terms(memo, found.provider, body, now)
     order = parse_batch(body) if operation is Operation.BATCH else parse_fine_tuning(body)
     if isinstance(order, Rejection):
         return Refusal(order.status, order.code, order.message, {"param": order.param})
@@ -53,8 +54,8 @@ def agree(meter: Meter, found: Found, body: bytes) -> Generator[Step, Any, tuple
     if status != 200:
         return Refusal(502, "file_unreadable", f"The provider did not give the job's file: status {status}.")
     if isinstance(order, BatchRequest):
-        return batch_terms(meter.memo(), found.provider, order, data, now)
-    return training_terms(meter.memo(), found.provider, order, data, now)
+        return batch_terms(memo, found.provider, order, data, now)
+    return training_terms(memo, found.provider, order, data, now)
 
 
 def keep(meter: Meter, row: JobRow) -> Generator[Step, Any, None]:

@@ -16,6 +16,7 @@ from outlay.flow.gateway.refusal import Refusal
 from outlay.flow.gateway.snapshot import KeySpec, PassRoute, Provider, Settings, Snapshot, parse_base_url
 from outlay.flow.ledger.directory import RUN_BUDGET
 from outlay.flow.scope import Identity
+from outlay.flow.sdk.policies import NOTHING, Asked, Verdict, judge
 from outlay.flow.sdk.runs import Run
 from outlay.flow.sdk.settler import Settler
 from outlay.kernel.clock import Clock
@@ -181,9 +182,15 @@ class Meter:
             model_names=self.snapshot.other_names(provider.name, model, model),
         )
 
-    def memo(self) -> Memo:
+    def memo(self, run: Run | None) -> Memo:
         """This wrap as a caller, for the gateway's job terms."""
-        return Memo(self.snapshot, [], Caller([]), self.key)
+        key = self.key if run is None else msgspec.structs.replace(self.key, run_parent=run.id)
+        return Memo(self.snapshot, [], Caller([]), key)
+
+    def judge(self, asked: Asked) -> Verdict:
+        """What the config's policies say of an attempt."""
+        policies = self.snapshot.policies
+        return judge(policies, asked, self.clock.now()) if policies else NOTHING
 
     def price_body(self, price: ModelPrice) -> str:
         """A price as it is stored with a charge."""

@@ -15,6 +15,7 @@ from outlay.flow.outcome import Failure
 from outlay.flow.sdk.errors import CallRefused, plain
 from outlay.flow.sdk.exchange import Agreed, Ticket
 from outlay.flow.sdk.meter import Meter, route_body
+from outlay.flow.sdk.policies import Asked
 from outlay.flow.sdk.runs import current_run
 from outlay.kernel.errors import StoreError
 from outlay.kernel.ids import id_text
@@ -50,8 +51,9 @@ class Tally:
         if isinstance(terms, Refusal):
             raise _error(terms)
         order = self._order(terms)
-        run = current_run()
-        refusal = run.enter(meter) if run is not None else None
+        run, refusal = current_run(), meter.judge(Asked(order.identity, terms)).refusal
+        if refusal is None and run is not None:
+            refusal = run.enter(meter)
         if refusal is not None:
             raise _error(refusal)
         placed: Any = None
