@@ -319,6 +319,41 @@ def test_a_quote_follows_the_ladder(tmp_path: Path, mock: MockProvider) -> None:
         assert list(remembered) == [reply.headers["x-outlay-request-id"]]
 
 
+LADDERS = {
+    "on to a pause": ((10, "gpt-test", ("claude-*",)), (10, "", ("gpt-*",))),
+    "in a circle": ((10, "gpt-test", ("claude-*",)), (10, "claude-test", ("gpt-*",))),
+    "by a name of the target": ((10, "gpt-test", ("claude-*",)),),
+    "in shadow": ((10, "gpt-test", ("claude-*",)),),
+}
+
+
+@pytest.mark.parametrize("case", LADDERS)
+@pytest.mark.parametrize("model", ["claude-test", "smart", "gpt-test"])
+def test_a_quote_goes_down_as_far_as_the_call(
+    tmp_path: Path, mock: MockProvider, case: str, model: str
+) -> None:
+    rungs = tuple(Rung(percent, "month", use, models) for percent, use, models in LADDERS[case])
+    mode = PolicyMode.SHADOW if case == "in shadow" else PolicyMode.ENFORCE
+    route = ModelRoute("smart", targets=(Target("openai", "gpt-test"), Target("anthropic", "claude-test")))
+    with World(
+        tmp_path,
+        mock,
+        PolicySpec(name="down", ladder=rungs, mode=mode),
+        budgets=[budget("month", "0.005", window="month")],
+        models=[route],
+    ) as world:
+        for _ in range(2):
+            world.call()
+        quote, reply = quoted(world, model=model), world.call({"model": model})
+        assert quote.passes is (reply.status == 200)
+        if quote.refusal is not None:
+            assert quote.refusal.code == reply.error["code"]
+        else:
+            moved = quote.downgraded_from and f"{quote.downgraded_from} -> {quote.model}"
+            assert moved == reply.headers.get("x-outlay-downgrade", "")
+            assert world.charges[0].model == quote.model
+
+
 def test_a_quote_is_of_the_target_that_would_be_asked(tmp_path: Path, mock: MockProvider) -> None:
     route = ModelRoute("smart", targets=(Target("anthropic", "claude-test"), Target("openai", "gpt-test")))
     with World(tmp_path, mock, PolicySpec(name="first", providers=("openai",)), models=[route]) as world:

@@ -72,10 +72,10 @@ def pause_at_rung(gateway: "Gateway", request_id: bytes, now: int, identity: Ide
             needed,
         )
     )
-    return paused_at(step, settings)
+    return pause_of(step, settings)
 
 
-def paused_at(step: Step, settings: Settings) -> Refusal:
+def pause_of(step: Step, settings: Settings) -> Refusal:
     """What a ladder that pauses says; `raise_url` still has its `{request_id}`."""
     account = step.account
     fields: dict[str, object] = {

@@ -4,32 +4,32 @@ A call for one model goes down the ladder to the model of its rung, and from the
 its model (a batch, a realtime session) is asked for pauses only.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from outlay.flow.gateway.asking import pause_at_rung
 from outlay.flow.gateway.entries import Entries, Entry
-from outlay.flow.gateway.guard import Step
+from outlay.flow.gateway.guard import Guard, Step
 from outlay.flow.gateway.refusal import Refusal
+from outlay.flow.ledger.directory import Chain
 from outlay.flow.policy import PolicyMode
 
 if TYPE_CHECKING:
     from outlay.flow.gateway.server import Gateway
 
 
-def step_of(entry: Entry, now: int) -> Step | None:
+def rung_of(guard: Guard | None, chain: Chain) -> Step | None:
     """The highest rung that a caller has reached at a target, by any name of its model."""
-    if entry.guard is None or not entry.guard.has_ladder:
+    if guard is None or not guard.has_ladder:
         return None
-    chain = entry.current(now)
     identity = chain.identity
-    return entry.guard.step((identity.model, *identity.model_names), chain.accounts)
+    return guard.step((identity.model, *identity.model_names), chain.accounts)
 
 
-def ladder_step(entries: Entries, now: int) -> Step | None:
+def highest(steps: Iterable[Step | None]) -> Step | None:
     """The highest rung over all targets of a call: which of them will serve is not known yet."""
     best: Step | None = None
-    for entry in entries.targets:
-        found = step_of(entry, now)
+    for found in steps:
         if found is None:
             continue
         if (
@@ -41,9 +41,14 @@ def ladder_step(entries: Entries, now: int) -> Step | None:
     return best
 
 
+def ladder_step(entries: Entries, now: int) -> Step | None:
+    """The highest rung that a call has reached."""
+    return highest(rung_of(entry.guard, entry.current(now)) for entry in entries.targets)
+
+
 def ladder_pause(gateway: "Gateway", entry: Entry, request_id: bytes, now: int) -> Refusal | None:
     """Why work that keeps its model may not begin now: a ladder pauses it."""
-    step = step_of(entry, now)
+    step = rung_of(entry.guard, entry.current(now))
     if step is None or step.rung.use or step.policy.mode is PolicyMode.SHADOW or gateway.is_shadow:
         return None
     return pause_at_rung(gateway, request_id, now, entry.chain.identity, step)

@@ -4,18 +4,20 @@ import msgspec
 
 from outlay.flow.accounts import Account
 from outlay.flow.authorize import Admitted, Clamp, Denied, authorize
-from outlay.flow.gateway.asking import paused_at
+from outlay.flow.gateway.asking import pause_of
 from outlay.flow.gateway.caller import Caller
 from outlay.flow.gateway.client import Request
 from outlay.flow.gateway.dialects import HAS_OUTPUT, parse_call
 from outlay.flow.gateway.entries import allowed_identity, ended, no_such_model
 from outlay.flow.gateway.guard import Guard, LimitBook, Step, guard_of, token_bound
+from outlay.flow.gateway.ladders import highest, rung_of
 from outlay.flow.gateway.passage import passage_of
-from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred
+from outlay.flow.gateway.refusal import Refusal, refusal_of, run_barred, stopped_by
 from outlay.flow.gateway.settlement import Terms
 from outlay.flow.gateway.snapshot import Aim, KeySpec, Mode, Provider, Settings, Snapshot
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.directory import Chain
+from outlay.flow.orders import find_order
 from outlay.flow.policy import PolicyMode
 from outlay.kernel.clock import UnixNanos
 from outlay.kernel.money import format_usd
@@ -159,17 +161,19 @@ def _preview(  # noqa: PLR0917 - everything a request would bring
     if isinstance(intent, Rejection):
         return Refusal(intent.status, intent.code, intent.message, {"param": intent.param})
     settings, wanted = snapshot.settings, intent.model
-    target = _target(snapshot, books, key, match, intent, limits)
-    if isinstance(target, Refusal):
-        return target
-    step, visited, is_lower = _step(settings, target), {wanted.lower()}, False
+    targets = _targets(snapshot, books, key, match, intent, limits)
+    if isinstance(targets, Refusal):
+        return targets
+    visited, step = {wanted.lower()}, _step(settings, targets)
     while step is not None and step.rung.use and step.rung.use.lower() not in visited:
+        # as the desk goes down: ladders that lead to each other end at the last model
         visited.add(step.rung.use.lower())
         lower = msgspec.structs.replace(intent, model=step.rung.use)
-        target = _target(snapshot, books, key, match, lower, limits)
-        if isinstance(target, Refusal):
-            return target
-        step, is_lower = _step(settings, target), True
+        targets = _targets(snapshot, books, key, match, lower, limits)
+        if isinstance(targets, Refusal):
+            return targets
+        step = _step(settings, targets)
+    target = targets[0]
     aim, guard, accounts = target.aim, target.guard, target.chain.accounts
     provider, model = aim.provider, aim.model
     if aim.operation is not intent.operation:
@@ -182,7 +186,9 @@ def _preview(  # noqa: PLR0917 - everything a request would bring
         return terms
     clamps = may_clamp(settings, intent, None if guard is None else guard.clamp)
     decision = authorize(accounts, terms.quote, settings.min_output_tokens, clamps)
-    refusal = paused_at(step, settings) if step is not None and not step.rung.use else None
+    refusal = pause_of(step, settings) if step is not None and not step.rung.use else None
+    if refusal is None:
+        refusal = _stopped(snapshot, target)
     if refusal is None and settings.mode is not Mode.SHADOW:
         refusal = _refused_by_rules(target, terms, now)
     if refusal is None and isinstance(decision, Denied):
@@ -199,14 +205,14 @@ def _preview(  # noqa: PLR0917 - everything a request would bring
         isinstance(decision, Admitted) and decision.is_clamped,
         tuple(_view(account, now) for account in accounts),
         refusal,
-        wanted if is_lower else "",
+        wanted if len(visited) > 1 else "",
     )
 
 
-def _target(  # noqa: PLR0917 - everything a request would bring
+def _targets(  # noqa: PLR0917 - everything a request would bring
     snapshot: Snapshot, books: Books, key: KeySpec, match: Match, intent: CallIntent, limits: LimitBook
-) -> _Target | Refusal:
-    """The target that would be asked first; why none may be asked, if so."""
+) -> list[_Target] | Refusal:
+    """The targets that the key may ask, in the order in which they are; why none may be asked, if so."""
     aims = snapshot.aims(match.route.dialect, intent.operation, intent.model)
     if aims is None or not aims.targets:
         return no_such_model(intent.model)
@@ -221,16 +227,22 @@ def _target(  # noqa: PLR0917 - everything a request would bring
         return denied or no_such_model(intent.model)
     preferred = next((target.guard.providers for target in targets if target.guard is not None), ())
     places = {name: place for place, name in enumerate(preferred)}
-    return min(targets, key=lambda target: places.get(target.aim.provider.name, len(places)))
+    return sorted(targets, key=lambda target: places.get(target.aim.provider.name, len(places)))
 
 
-def _step(settings: Settings, target: _Target) -> Step | None:
+def _step(settings: Settings, targets: list[_Target]) -> Step | None:
     """What an enforced ladder says of the call."""
-    if target.guard is None or settings.mode is Mode.SHADOW:
+    if settings.mode is Mode.SHADOW:
         return None
-    identity = target.chain.identity
-    step = target.guard.step((identity.model, *identity.model_names), target.chain.accounts)
+    step = highest(rung_of(target.guard, target.chain) for target in targets)
     return step if step is not None and step.policy.mode is PolicyMode.ENFORCE else None
+
+
+def _stopped(snapshot: Snapshot, target: _Target) -> Refusal | None:
+    """What an order says of a run above the one that the key pins; others are asked before there are targets."""
+    above = tuple(run.name for run in target.chain.runs[1:])
+    order = find_order(snapshot.orders, target.chain.identity, above) if above else None
+    return None if order is None else stopped_by(order, snapshot.settings)
 
 
 def _refused_by_rules(target: _Target, terms: Terms, now: UnixNanos) -> Refusal | None:
