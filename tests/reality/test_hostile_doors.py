@@ -383,10 +383,11 @@ def test_a_session_that_is_not_read_is_not_buffered(tmp_path: Path) -> None:
         for _ in range(40):
             connection.sendall(masked(b'{"type":"response.create"}'))
         time.sleep(3)
-        (unread,) = gateway.call(
+        unread = gateway.call(
             lambda: [each._socket.transport.get_write_buffer_size() for each in gateway.gateway.sessions]
         )
-        assert unread < 1_000_000
+        # on a busy machine it may be let go already
+        assert all(size < 1_000_000 for size in unread)
         until_nothing_is_held(gateway)  # a client that does not read for long is let go
         connection.close()
 
