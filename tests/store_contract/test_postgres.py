@@ -215,6 +215,27 @@ def test_what_is_on_its_way_is_not_forgotten_nor_counted_twice(
     assert bench.stored("all") == (11, 0)
 
 
+def test_nobody_waits_for_a_store_that_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of budgets, a correction or a stop asked it again and again for as long as it was down."""
+    monkeypatch.setattr(postgres, "DOUBT_S", 0.1)
+    posted: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder, Proxy(fresh_ledger(), Path(folder)) as proxy:
+        bench = Bench("postgres", tmp_path, [budget("all", 100)], proxy.url, posted.put)
+        bench.books.settle()
+        told: list[StoreError | None] = []
+        assert bench.place(10, told=lambda _hold, error: told.append(error)) is not None
+        proxy.is_down = True
+        proxy.drop()
+        bench.books.settle()
+        assert [type(error) for error in told] == [StoreError]
+        assert bench.books.is_down
+        proxy.is_down = False
+        bench.books.settle()
+        assert not bench.books.is_down
+        assert bench.balance("all") == bench.stored("all") == (0, 0)
+        bench.leave()
+
+
 def test_a_newer_schema_is_not_touched() -> None:
     url = fresh_ledger()
     PostgresStore(url).abandon()

@@ -162,7 +162,7 @@ class RealtimeSession:
         for run in chain.runs:
             code = run.bars(now)
             if code and not gateway.is_shadow:
-                return run_barred(run, code, gateway.settings, id_text(self.id))
+                return run_barred(run, code)
         orders = gateway.snapshot.orders
         order = find_order(orders, self.identity, [run.name for run in chain.runs[1:]]) if orders else None
         refusal = self._guarded(now) if order is None else stopped_by(order, gateway.settings)

@@ -72,7 +72,7 @@ def stopped_by(order: Order, settings: Settings) -> Refusal:
     return Refusal(402, "paused", text, fields)
 
 
-def run_barred(run: Run, code: str, _settings: Settings | None = None, _request_id: str = "") -> Refusal:
+def run_barred(run: Run, code: str) -> Refusal:
     """The refusal of a call whose run may make no more: its calls or its time are spent.
 
     It has no `raise_url`: nobody can raise these two limits, so the message says how to go on instead.

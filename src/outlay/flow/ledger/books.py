@@ -406,6 +406,8 @@ class Books(Openings):
         self.flush()
         while self._batch.before is not None:
             self._store.settle()
+            if self.is_down:
+                return  # to try again and again here would stop everything else for as long as that lasts
             self.flush()
 
     def _written(
