@@ -372,6 +372,26 @@ def masked(text: bytes) -> bytes:
     return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text
 
 
+def test_who_is_still_sending_is_told_why_the_session_ends(tmp_path: Path) -> None:
+    """The connection was closed over bytes that were not read: it was reset, and the reason lost."""
+    small = Settings(disclose=Disclose.ALL, max_body_bytes=1_000_000)
+    with house(tmp_path, settings=small) as (_, gateway):
+        connection = handshake(gateway)
+        connection.settimeout(10)
+        assert connection.recv(100)
+        size = 4_000_000
+        connection.sendall(bytes([0x81, 0x80 | 127]) + size.to_bytes(8, "big") + bytes(4) + b" " * size)
+        seen = b""
+        while bytes([0x03, 0xF1]) not in seen:  # 1009, too big
+            part = connection.recv(100_000)
+            assert part, seen
+            seen += part
+        connection.sendall(bytes([0x88, 0x82]) + bytes(4) + bytes([0x03, 0xF1]))
+        assert connection.recv(100) == b""
+        connection.close()
+        until_nothing_is_held(gateway)
+
+
 def test_a_session_that_is_not_read_is_not_buffered(tmp_path: Path) -> None:
     """What a client left unread piled up in the gateway for as long as the provider sent."""
     stalls = Settings(disclose=Disclose.ALL, client_stall_s=4)

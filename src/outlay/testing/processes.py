@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 _END_SECONDS = 10.0
 _MAX_OUTPUT_LINES = 10_000
@@ -24,14 +24,22 @@ class ChildProcess:
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.output: list[str] = []
         """Lines of stdout and stderr seen so far."""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        # apart: a library's log in the middle of a line of ours would make it no JSON
+        self._readers = [
+            threading.Thread(target=self._read, args=(pipe,), daemon=True)
+            for pipe in (self._process.stdout, self._process.stderr)
+            if pipe is not None
+        ]
+        self._open = len(self._readers)
+        self._lock = threading.Lock()
+        for reader in self._readers:
+            reader.start()
 
     @property
     def pid(self) -> int:
@@ -71,7 +79,8 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
-        self._reader.join()
+        for reader in self._readers:
+            reader.join()
         return status
 
     def __enter__(self) -> Self:
@@ -82,17 +91,17 @@ class ChildProcess:
     ) -> None:
         self.end()
 
-    def _read(self) -> None:
-        pipe = self._process.stdout
-        if pipe is None:
-            return
+    def _read(self, pipe: IO[bytes]) -> None:
         with pipe:
             for raw in pipe:
                 line = raw.decode("utf-8", "replace").rstrip("\n")
                 if len(self.output) < _MAX_OUTPUT_LINES:
                     self.output.append(line)
                 self._lines.put(line)
-        self._lines.put(None)
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._lines.put(None)
 
     def _tail(self) -> str:
         return "\n".join(self.output[-20:])

@@ -18,6 +18,8 @@ from outlay.flow.gateway.client import Request
 GOING_AWAY = 1001
 POLICY = 1008
 TOO_BIG = 1009
+CLOSE_S = 5.0
+"""How long the peer has for its part of the closing handshake."""
 
 
 class WebSocket(asyncio.Protocol):
@@ -37,6 +39,8 @@ class WebSocket(asyncio.Protocol):
         self._max = max_message_bytes
         self.is_open = False
         self.can_write = True
+        self._deadline: asyncio.TimerHandle | None = None
+        """Ends the wait for the peer's goodbye."""
         self.on_message: Callable[[bytes], None] = _ignore
         self.on_closed: Callable[[], None] = _nothing
         self.on_writable: Callable[[bool], None] = _ignore_bool
@@ -106,6 +110,8 @@ class WebSocket(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self.is_open:
             self.is_open = False
             self.on_closed()
@@ -122,6 +128,9 @@ class WebSocket(asyncio.Protocol):
         if frame.opcode in (OP_TEXT, OP_BINARY):
             self._parts, self._size = [], 0
         elif frame.opcode is not OP_CONT and frame.opcode != OP_CONT:
+            return
+        if self._protocol.state is not State.OPEN:
+            # sent before the peer saw our goodbye
             return
         self._size += len(frame.data)
         if self._size > self._max:
@@ -141,9 +150,14 @@ class WebSocket(asyncio.Protocol):
                 self.transport.write(data)
             elif self.transport.can_write_eof():
                 self.transport.write_eof()
-        if self._protocol.close_expected():
-            # the peer has said goodbye, or broke the protocol: what is written still goes out
+        if not self._protocol.close_expected() or self.transport.is_closing():
+            return
+        if self._protocol.close_rcvd is not None:
+            # both have said goodbye: what is written still goes out
             self.transport.close()
+        elif self._deadline is None:
+            # To close over bytes that were not read resets the connection, and the peer never sees why it was closed.
+            self._deadline = asyncio.get_running_loop().call_later(CLOSE_S, self.transport.abort)
 
 
 def _select(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
