@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup check test demo bench fmt clean
+.PHONY: setup check test demo bench sim fmt clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -31,6 +31,12 @@ demo: setup  ## the firewall against the mock provider, then the openai SDK agai
 
 bench: setup  ## figures, with machine and commit
 	$(BIN)/python -m bench
+
+SEED  ?= 0
+STEPS ?= 40
+COUNT ?= 1
+sim: setup  ## gateways, database, provider and faults on a simulated clock; a seed is its own reproduction
+	$(BIN)/python -m tests.sim $(SEED) $(STEPS) $(COUNT)
 
 fmt: setup
 	$(BIN)/ruff format .

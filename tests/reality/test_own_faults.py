@@ -10,6 +10,7 @@ from outlay.flow.gateway import admission, exchange, settlement
 from outlay.flow.gateway.snapshot import Disclose, Settings
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.reader import ChargeView, LedgerReader
+from outlay.kernel.errors import StoreError
 from outlay.testing import MockProvider
 from tests.harness import MOCK_PRICES, RunningGateway, budget
 from tests.reality.load import Reply, post
@@ -57,6 +58,27 @@ def test_the_hold_ends(
         assert charge.basis == basis
         assert charge.cost_nanos == (0 if basis == "void" else charge.hold_nanos)
         assert charge.cost_nanos >= mock.meter.total_nanos
+
+
+def test_a_store_that_cannot_be_asked_is_down_and_no_fault_of_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first sight of an account asks the store; the simulator found the answer to be a 500 (seed 13)."""
+
+    def is_gone(*_: Any) -> Any:
+        raise StoreError("the ledger's database failed")
+
+    with (
+        MockProvider(prices=MOCK_PRICES) as mock,
+        RunningGateway(tmp_path / "l.db", mock.url, [budget("team", "1", {"team": "*"})]) as gateway,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(gateway.books.directory._store, "find_account", is_gone, raising=False)
+            reply = asyncio.run(post(gateway.url, REQUEST))
+            assert (reply.status, reply.error["code"]) == (503, "ledger_down")
+        assert not mock.calls
+        assert asyncio.run(post(gateway.url, REQUEST)).status == 200
+        assert only_charge(gateway).cost_nanos == mock.meter.total_nanos
 
 
 def test_a_waiter_that_breaks_leaves_the_others_their_place(

@@ -80,6 +80,22 @@ def test_an_owner_that_lost_its_place_writes_nothing(tmp_path: Path) -> None:
     other.leave()
 
 
+def test_an_owner_with_nothing_to_write_learns_that_it_lost_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its streams would have gone on after another process had booked what they hold."""
+    monkeypatch.setattr(postgres, "RENEW_S", 0.05)
+    url = fresh_ledger()
+    posted: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+    first, second = PostgresStore(url, post=posted.put, lease_s=0), PostgresStore(url, lease_s=0)
+    first.load(1)
+    second.load(2)
+    with pytest.raises(AccountingBroken, match="taken the ledger over"):
+        posted.get(timeout=10)()
+    for store in (first, second):
+        store.abandon()
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_lost_reply_to_a_commit_is_no_doubt(proxied: tuple[Bench, Proxy], moment: str) -> None:
     bench, proxy = proxied

@@ -78,13 +78,7 @@ class Exchange(Growing):
                 now = self._gateway.clock.monotonic()
                 self._gateway.health.end(self._entry.label, False, now, self._snapshot.settings)
             if self._on(Event.HOLD_FAILED) is Command.REFUSE:
-                self.refuse(
-                    Refusal(
-                        error.http_status,
-                        error.code,
-                        "The ledger cannot record this call now; nothing was sent.",
-                    )
-                )
+                self.refuse(_ledger_down(error))
             self._finish()
             return
         self._waiter = None
@@ -244,8 +238,12 @@ class Exchange(Growing):
                 upstream.transport.pause_reading()
 
     def fail(self, error: Exception) -> None:
-        """Something of ours is broken: end the hold (void if no byte left, else unknown), tell client and operator."""
-        self._gateway.on_fault(error, id_text(self.id))
+        """Something of ours is broken: end the hold (void if no byte left, else unknown), tell client and operator.
+
+        A store that cannot be asked is down, not broken.
+        """
+        if not isinstance(error, StoreError):
+            self._gateway.on_fault(error, id_text(self.id))
         if self._has_hold and not self._hold.is_ended:
             reason = f"internal error: {type(error).__name__}"
             if self.state is State.SENDING:
@@ -256,8 +254,9 @@ class Exchange(Growing):
             self._end(settlement)
         client = self._client
         if client is not None:
-            text = "Outlay failed on this call; it is logged."
-            told = Refusal(500, "internal_error", text)
+            told = Refusal(500, "internal_error", "Outlay failed on this call; it is logged.")
+            if isinstance(error, StoreError):
+                told = _ledger_down(error)
             if self._has_head:
                 self._end_begun(told)
             else:
@@ -576,3 +575,7 @@ def _retry_after_ms(headers: list[tuple[bytes, bytes]]) -> int:
         if name == b"retry-after" and value.isdigit() and len(value) <= 4:
             return int(value) * 1000
     return 0
+
+
+def _ledger_down(error: StoreError) -> Refusal:
+    return Refusal(error.http_status, error.code, "The ledger cannot record this call now; nothing was sent.")

@@ -43,7 +43,7 @@ from outlay.flow.ledger.statements import (
     SqlLookups,
     Values,
 )
-from outlay.kernel.errors import StoreError
+from outlay.kernel.errors import AccountingBroken, StoreError
 
 LEASE_S: Final = 5.0
 """A silent owner keeps its place so long, on the database's clock."""
@@ -238,10 +238,11 @@ class PostgresStore(SqlLookups):
             return True
         return False
 
-    def _renew(self) -> None:
-        """Tell that this process is alive; its failures are the next batch's to find out."""
+    def _renew(self) -> bool:
+        """Tell that this process is alive; its failures are the next batch's to find out. False: it was fenced."""
         with contextlib.suppress(psycopg.Error):
-            _run(self._writing(), _RENEW, (self._epoch,))
+            return self._writing().execute(_marked(_RENEW), (self._epoch,)).rowcount != 0
+        return True
 
     def put_object(self, kind: str, name: str, body: str, at: int, actor: str) -> int:
         """See `Store.put_object`."""
@@ -355,7 +356,7 @@ class _Writer:
     def __init__(
         self,
         write: Callable[[Batch], StoreError | None],
-        renew: Callable[[], None],
+        renew: Callable[[], bool],
         post: Callable[[Callable[[], object]], object],
     ) -> None:
         self._write, self._renew, self._post = write, renew, post
@@ -388,7 +389,9 @@ class _Writer:
             try:
                 item = self._queue.get(timeout=RENEW_S)
             except queue.Empty:
-                self._renew()
+                if not self._renew():
+                    self._post(end_fenced)
+                    return
                 continue
             if item is None:
                 return
@@ -478,6 +481,11 @@ def _run(db: psycopg.Connection, sql: str, values: Values = ()) -> None:
 
 def _rows(db: psycopg.Connection, sql: str, values: Values = ()) -> list[Values]:
     return db.execute(_marked(sql) if values else sql, values or None).fetchall()
+
+
+def end_fenced() -> None:
+    """In the books' thread: streams may still run here though another process has booked what they hold."""
+    raise AccountingBroken(str(_fenced()))
 
 
 def _fenced() -> StoreFenced:
