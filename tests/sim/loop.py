@@ -6,6 +6,7 @@ ends the node that met it, as it ends a process.
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -57,6 +58,9 @@ class SimLoop(asyncio.BaseEventLoop):
         """Callbacks run so far: two runs of a seed agree in it."""
         self.faults: list[str] = []
         """What a callback raised that nobody caught."""
+        self._tasks: list[tuple[Owner | None, Any]] = []
+        self.has_dead = False
+        """A process has died: its tasks are never ended."""
         self.network: Any = None
         self.set_exception_handler(self._on_exception)
 
@@ -82,6 +86,19 @@ class SimLoop(asyncio.BaseEventLoop):
 
     call_soon_threadsafe = call_soon
 
+    def create_task(self, coro: Any, **more: Any) -> Any:
+        task = super().create_task(coro, **more)
+        self._tasks.append((OWNER.get(), coro))
+        return task
+
+    def bury(self, owner: Owner) -> None:
+        """A process has died: what it meant to begin is never begun."""
+        self.has_dead = True
+        for who, coro in self._tasks:
+            if who is owner and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+                coro.close()
+        self._tasks = [(who, coro) for who, coro in self._tasks if who is not owner]
+
     async def create_connection(self, factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:  # type: ignore[override]
         return await self.network.connect(OWNER.get(), factory, host, port)
 
@@ -105,6 +122,8 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if self.has_dead and "was destroyed but it is pending" in str(context.get("message")):
+            return  # a task of a process that died: nobody ends it
         self.faults.append(f"{context.get('message')}: {error!r}")
 
     def _process_events(self, event_list: object) -> None:

@@ -1,6 +1,5 @@
 """A gateway process of a simulation: the product's store, books and gateway, on the simulation's loop and network."""
 
-import asyncio
 import contextvars
 import random
 from collections.abc import Callable
@@ -59,6 +58,7 @@ class Node:
         """kill -9."""
         if self.is_alive:
             self.is_alive = False
+            self.loop.bury(self)
             self._tell(f"{self.name} dies: {why}")
             self._network.gone(self)
 
@@ -87,7 +87,7 @@ class Node:
         self.store = store
         self._tell(f"{self.name} owns the ledger, epoch {store._epoch}, {self.books.recovered} recovered")
         self.gateway = Gateway(self.books, store, self.clock, self._snapshot(), self.loop)  # type: ignore[arg-type]
-        asyncio.ensure_future(self.gateway.listen(self.name, PORT), loop=self.loop)  # noqa: RUF006
+        self.loop.create_task(self.gateway.listen(self.name, PORT))
 
     def _again(self) -> None:
         self.loop.call_later(RETRY_S, self._begin, context=self.context)

@@ -329,6 +329,7 @@ class World:
     def _close(self) -> None:
         for node in self.nodes:
             node.is_alive = False
+            self.loop.bury(node)
         for task in asyncio.all_tasks(self.loop):
             # of processes that died: nobody will ever run them
             task._log_destroy_pending = False  # type: ignore[attr-defined]
