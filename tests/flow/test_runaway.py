@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from outlay.flow.runaway import (
+    ANCHORS,
     DEFAULT_THRESHOLDS,
     KEPT,
     MAX_PERIOD,
+    SKETCH,
     Finding,
     RunWatch,
     Signature,
@@ -120,7 +122,14 @@ def test_forgiven_is_forgotten_and_memory_is_bounded() -> None:
     for number in range(10 * KEPT):
         watch.see(call(number % 97), DEFAULT_THRESHOLDS)
     assert len(watch._recent) == KEPT
-    assert sum(watch._seen.values()) == sum(watch._actions.values()) == KEPT
+    assert sum(watch._seen.values()) == KEPT
+    chance = random.Random(7)
+    for number in range(10 * KEPT):
+        sketch = tuple(sorted(chance.getrandbits(32) for _ in range(SKETCH)))
+        watch.see(call(number % 5, number, sketch=sketch, shape=1), DEFAULT_THRESHOLDS)
+    assert len(watch._results._sketches) == KEPT
+    assert 0 < len(watch._results._anchors) <= ANCHORS * KEPT
+    assert set(watch._results._anchors.values()) <= set(watch._results._sketches)
 
 
 def test_real_sessions_when_they_are_here() -> None:
@@ -133,13 +142,20 @@ def test_real_sessions_when_they_are_here() -> None:
     from bench import runaway
 
     sessions = runaway._sessions()
-    stopped = sum(Verdict.STOP in runaway._played(session, DEFAULT_THRESHOLDS, 0) for session in sessions)
+    stopped = sum(Verdict.STOP in runaway._played(session, DEFAULT_THRESHOLDS) for session in sessions)
     assert stopped <= 0.005 * len(sessions)
     chance = random.Random(11)
-    for length in (1, 3, 8):
+    counter = next(kind for kind in runaway.KINDS if kind.name == "counter, noisy")
+    for length, loop in (
+        (1, runaway.CLEAN),
+        (3, runaway.CLEAN),
+        (8, runaway.CLEAN),
+        (1, counter),
+        (3, counter),
+    ):
         long = [session for session in sessions if len(session) >= length + 4][:100]
         caught = sum(
-            runaway._repeats_until_stop(session, length, DEFAULT_THRESHOLDS, 0, chance) is not None
+            runaway._repeats_until_stop(session, length, DEFAULT_THRESHOLDS, loop, chance) is not None
             for session in long
         )
         assert caught >= 0.95 * len(long)

@@ -103,6 +103,24 @@ def test_a_pause_stops_it_and_an_approval_lets_it_go_on(tmp_path: Path, mock: Mo
         assert audit(gateway.path).findings == ()
 
 
+def test_a_counter_in_the_arguments_hides_nothing(tmp_path: Path, mock: MockProvider) -> None:
+    def counted(number: int, result: str) -> dict[str, Any]:
+        body = step(number, result)
+        body["messages"][-2]["tool_calls"][0]["function"]["arguments"] = (
+            f'{{"path":"a.txt","attempt":{number}}}'
+        )
+        return body
+
+    text = " ".join(f"line {number} is {SECRET_TEXT}" for number in range(20))
+    with running(tmp_path, mock, runaway=RunawayAction.PAUSE) as gateway:
+        replies = [ask(gateway, counted(number, f"{text} at 12:{10 + number}:07")) for number in range(12)]
+        assert replies[-1].status == 402
+        assert 6 <= [reply.status for reply in replies].count(200) <= 8
+        assert "the same call but for numbers, again and again" in replies[-1].error["reason"]
+        edits = [ask(gateway, counted(number, "ok"), "edits") for number in range(14)]
+        assert {reply.status for reply in edits} == {200}
+
+
 def test_a_run_without_a_team_stops_no_other_of_its_name(tmp_path: Path, mock: MockProvider) -> None:
     with RunningGateway(
         tmp_path / "l.db",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlay.wire.intent import Operation
-from outlay.wire.tail import Tail, read_tail, sketch_of
+from outlay.wire.tail import MAX_SHAPED, Tail, read_tail, sketch_of
 
 
 def chat(path: str, result: str, call_id: str, before: int = 3) -> dict[str, Any]:
@@ -151,6 +151,71 @@ def test_what_cannot_be_read_has_no_tail(operation: Operation, body: bytes) -> N
 def test_no_bytes_break_it(body: bytes) -> None:
     for operation in DIALECTS:
         read_tail(operation, body)
+
+
+COUNTED = [
+    ({"path": "a.txt", "attempt": 7}, {"path": "a.txt", "attempt": 12}),
+    ({"attempt": 7, "path": "a.txt"}, {"attempt": 12, "path": "a.txt"}),
+    ({"tries": [1, 2], "at": 1.5}, {"tries": [7, 19], "at": 12.25}),
+    ({"attempt": "7"}, {"attempt": "12"}),
+    ({"since": "2026-07-28T09:58:59Z"}, {"since": "2026-07-29T10:00:03Z"}),
+]
+OTHER = [
+    ({"path": "a1.txt"}, {"path": "a2.txt"}),
+    ({"attempt": 7, "path": "a"}, {"attempt": 7, "path": "b"}),
+    ({"attempt": 7}, {"number": 7}),
+    ({"text": "take 7 of them"}, {"text": "take 8 of them"}),
+    ({"n": 1, "text": "x" * MAX_SHAPED}, {"n": 2, "text": "x" * MAX_SHAPED}),
+]
+
+
+@pytest.mark.parametrize("operation", DIALECTS)
+@pytest.mark.parametrize("spaces", [(", ", ": "), (",", ":")], ids=["spaced", "dense"])
+def test_a_number_in_the_arguments_is_not_in_the_shape(operation: Operation, spaces: tuple[str, str]) -> None:
+    def shape(arguments: dict[str, Any]) -> int:
+        body = DIALECTS[operation]("PATH", "x", "c")
+        text = json.dumps(body, separators=spaces)
+        inner = json.dumps({"p": "PATH"})
+        if operation in (Operation.CHAT, Operation.RESPONSES):
+            text = text.replace(json.dumps(inner), json.dumps(json.dumps(arguments, separators=spaces)))
+        else:
+            text = text.replace(
+                json.dumps({"p": "PATH"}, separators=spaces), json.dumps(arguments, separators=spaces)
+            )
+        assert "PATH" not in text
+        found = read_tail(operation, text.encode())
+        assert found is not None
+        return found.shape
+
+    for one, other in COUNTED:
+        assert shape(one) == shape(other) != 0
+    for one, other in OTHER:
+        assert shape(one) != shape(other)
+
+
+@pytest.mark.parametrize("operation", DIALECTS)
+def test_a_time_of_day_is_no_news(operation: Operation) -> None:
+    def result(text: str) -> int:
+        return tail(operation, "a", text, "c").result
+
+    assert result("queued at 9:58") == result("queued at 10:02")
+    assert result("queued, 2026-07-28T09:58:59.1Z") == result("queued, 2026-07-29T10:00:03.25Z")
+    assert result("queued since 1785241000") == result("queued since 1785241077123")
+    assert result("queued, 9 before") != result("queued, 8 before")
+    assert result("id 17852410001") != result("id 17852410002")
+    assert result("1.0.3") != result("1.0.4")
+
+
+def test_sketches_of_what_has_no_spaces_and_of_what_is_long() -> None:
+    rows = [{"name": f"word{number}", "is_new": True} for number in range(100)]
+    dense = json.dumps({"at": "12:31:07", "rows": rows}, separators=(",", ":")).encode()
+    later = dense.replace(b"12:31:07", b"12:31:59")
+    assert len(set(sketch_of(dense)) & set(sketch_of(later))) >= 28
+    ends = " ".join(f"menu{number}" for number in range(400))
+    pages = [f"{ends} {' '.join(f'{page}{number}' for number in range(2000))} {ends}" for page in "ab"]
+    one, other = (set(sketch_of(page.encode())) for page in pages)
+    assert len(one & other) <= 20
+    assert len(set(sketch_of(pages[0].replace("a1000 ", "a1001 ").encode())) & one) >= 28
 
 
 def test_sketches_of_like_texts_share_most_hashes() -> None:

@@ -1,11 +1,12 @@
 """What is new in a request of an agent: the tools it called last, and what came back. Pure; gives hashes, never text.
 
 Only the end of a conversation is decoded: the items after the model's last turn, and the tools that turn called. Ids of
-calls are left out, since they differ from call to call. A body that cannot be read so has no tail.
+calls are left out, since they differ from call to call, and so are times of day in a short result, which are no news. A
+body that cannot be read so has no tail.
 """
 
+import re
 from collections.abc import Callable
-from heapq import nsmallest
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
@@ -18,10 +19,17 @@ SKETCH: Final = 32
 MAX_ITEMS: Final = 64
 """Items looked at from the end: a turn with more tool results than that is cut off there."""
 MAX_TEXT: Final = 4096
-"""Bytes of a result that shingles are made of, half from its beginning, half from its end."""
+"""Bytes of a result that shingles are made of: of a longer one, slices from all over it, since pages of one site and
+views of one file begin and end alike."""
+SLICES: Final = 8
 SHINGLE: Final = 3
 """Words in a shingle."""
 MAX_WORDS: Final = 256
+"""Words of a result that shingles are made of: the first of each slice."""
+MAX_SHAPED: Final = 512
+"""Bytes of arguments that numbers are looked for in. Longer ones carry text that is written: they are a shape each."""
+MAX_SHORT: Final = 512
+"""Bytes of a result that times are looked for in; a longer one is known by its sketch, whatever the time."""
 
 
 class Tail(NamedTuple):
@@ -35,6 +43,8 @@ class Tail(NamedTuple):
     """Ascending; empty if there is no tool result."""
     has_tool_result: bool
     is_error: bool
+    shape: int = 0
+    """As `action`, but for the arguments that are numbers or times: a counter in them changes nothing. 0: none."""
 
 
 class _Function(msgspec.Struct, frozen=True, gc=False):
@@ -119,6 +129,19 @@ _TURNS: Final = (b"assistant", b'"tool', b"function", b'"role":"model"', b'"role
 """Words without one of which no conversation has had a turn of the model."""
 
 
+_TIMES: Final = re.compile(
+    rb"[0-9](?<![0-9][0-9])(?:"
+    rb"[0-9]?:[0-9][0-9](?::[0-9][0-9](?:[.,][0-9]+)?)?"
+    rb"|[0-9]{3}-[0-9][0-9]-[0-9][0-9]"
+    rb"|(?<=1)[6-9][0-9]{8}(?:[0-9]{3}){0,3}(?:\.[0-9]+)?(?![0-9]))"
+)
+"""Times of day, dates, and seconds (or thousandths and so on) since 1970."""
+_NUMBERS: Final = re.compile(rb'[:\[,] ?(\\?"|)-?[0-9][0-9.]*\1(?=[\s,}\]"\\])')
+"""Values in JSON that are numbers, in quotes or not, also where that JSON is within a string."""
+_SPACED: Final = bytes(32 if byte in b'{}[]",:\\' else byte for byte in range(256))
+"""What JSON is made of parts words, too: much of it has no spaces."""
+
+
 class _Found:
     """What is gathered from the end backwards."""
 
@@ -145,23 +168,40 @@ def read_tail(operation: Operation, body: bytes) -> Tail | None:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     text = b"\n".join(reversed(found.results))
-    action = crc32(b"\n".join(reversed(found.actions))) or 1 if found.actions else 0
     sketch = sketch_of(text) if found.tool_results else ()
-    return Tail(action, crc32(text), sketch, found.tool_results > 0, found.is_error)
+    if len(text) <= MAX_SHORT:
+        text = _TIMES.sub(b"", text)
+    action = shape = 0
+    if found.actions:
+        called = b"\n".join(reversed(found.actions))
+        action = shape = crc32(called) or 1
+        if len(called) <= MAX_SHAPED:
+            shape = crc32(_NUMBERS.sub(b"", _TIMES.sub(b"", called))) or 1
+    return Tail(action, crc32(text), sketch, found.tool_results > 0, found.is_error, shape)
 
 
 def sketch_of(text: bytes) -> tuple[int, ...]:
     """The smallest hashes of the text's shingles of words, ascending; texts that are alike share most of them."""
-    if len(text) > MAX_TEXT:
-        text = text[: MAX_TEXT // 2] + b" " + text[-MAX_TEXT // 2 :]
-    words = text.split()[:MAX_WORDS]
+    words = _words(text)
     if len(words) <= SHINGLE:
         return (crc32(text),)
-    return tuple(
-        nsmallest(
-            SKETCH, {crc32(b" ".join(words[at : at + SHINGLE])) for at in range(len(words) - SHINGLE + 1)}
-        )
-    )
+    shingles = zip(words, words[1:], words[2:], strict=False)
+    return tuple(sorted({*map(crc32, map(b" ".join, shingles))})[:SKETCH])
+
+
+def _words(text: bytes) -> list[bytes]:
+    """At most `MAX_WORDS`, from all over the text."""
+    part = MAX_WORDS // SLICES
+    if len(text) > MAX_TEXT:
+        size = MAX_TEXT // SLICES
+        step = (len(text) - size) // (SLICES - 1)
+        slices = (text[number * step : number * step + size] for number in range(SLICES))
+        return [word for piece in slices for word in piece.translate(_SPACED).split()[:part]]
+    words = text.translate(_SPACED).split()
+    if len(words) <= MAX_WORDS:
+        return words
+    step = (len(words) - part) // (SLICES - 1)
+    return [word for number in range(SLICES) for word in words[number * step : number * step + part]]
 
 
 def _read_chat(body: bytes, found: _Found) -> None:
