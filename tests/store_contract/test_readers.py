@@ -1,13 +1,20 @@
 """Whoever reads a ledger is told the same by PostgreSQL as by SQLite: every public method of every reader."""
 
+import asyncio
 import contextlib
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 
+from outlay.app.config import Config
+from outlay.app.console.application import create_application
+from outlay.app.console.desk import Desk
+from outlay.app.operations import ConfigSource
 from outlay.flow.budgets import BudgetSpec
 from outlay.flow.ledger.audit import Audit, audit
 from outlay.flow.ledger.history import HistoryReader
@@ -268,3 +275,68 @@ def test_an_audit_says_the_same(worlds: tuple[World, World]) -> None:
     sqlite, postgres = (audit(world.place) for world in worlds)
     assert sqlite == postgres
     assert isinstance(sqlite, Audit) and sqlite.findings == () and sqlite.open_holds and sqlite.overrun_nanos
+
+
+PAGES = (
+    "/",
+    "/?range=30d&by=team",
+    "/?range=7d&by=model&team=search",
+    "/budgets",
+    "/budgets?past=1",
+    "/runs?range=30d",
+    "/runs/search/r-parent",
+    "/runs/search/r-child",
+    "/charges",
+    "/charges?team=Ads",
+    "/api/v1/spend?by=team,model,day&since=9d",
+    "/api/v1/charges",
+    "/api/v1/unknown",
+    "/api/v1/verify",
+    "/metrics",
+    "/healthz",
+)
+
+
+def pages(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, str]]:
+    path = folder / "outlay.yaml"
+    path.write_text(
+        "console: {admin_token: the-admin-token-of-this-test}\n"
+        "budgets:\n"
+        "  - {name: all, limit_usd: 0.0005, window: lifetime}\n"
+        '  - {name: each-team, scope: {team: "*"}, limit_usd: 0.0004, window: month}\n'
+        "  - {name: burst, limit_usd: 0.0002, window: 1h}\n"
+    )
+    monkeypatch.setattr(Config, "ledger_place", property(lambda _config: world.place))
+    desk = Desk(ConfigSource(path, {}), world.clock)  # type: ignore[arg-type]
+
+    async def run() -> dict[str, tuple[int, str]]:
+        transport = httpx.ASGITransport(create_application(desk))
+        headers = {"authorization": "Bearer the-admin-token-of-this-test"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
+            answers = {path: await client.get(path, headers=headers) for path in PAGES}
+        return {path: (answer.status_code, answer.text) for path, answer in answers.items()}
+
+    with contextlib.closing(desk):
+        return asyncio.run(run())
+
+
+def test_the_console_shows_the_same(
+    worlds: tuple[World, World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another place in the configuration is all that it takes."""
+    sqlite, postgres = (pages(world, tmp_path, monkeypatch) for world in worlds)
+    for path in PAGES:
+        assert sqlite[path] == postgres[path]
+    assert [(path, said) for path, said in sqlite.items() if said[0] != 200] == []
+    assert "r-child" in sqlite["/runs?range=30d"][1]
+    assert '"ledger":"ok"' in sqlite["/healthz"][1]
+
+
+def test_a_console_without_its_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = World(Database("postgresql://ada:secret@127.0.0.1:1/books"), ManualClock(), None)  # type: ignore[arg-type]
+    found = pages(nowhere, tmp_path, monkeypatch)
+    for path in ("/", "/budgets", "/runs?range=30d", "/charges", "/api/v1/charges"):
+        assert found[path][0] == 503, path
+        assert "cannot be reached" in found[path][1]
+    assert '"ledger":"unreadable"' in found["/healthz"][1]
+    assert not any("secret" in text for _, text in found.values())

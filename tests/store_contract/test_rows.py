@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import psycopg
 import pytest
 
@@ -209,6 +210,24 @@ def test_a_ledger_that_is_not_there_yet(tmp_path: Path) -> None:
         for opened in (open_rows, LedgerReader, audit):
             with pytest.raises(NoLedger, match="`outlay up` makes it"):
                 opened(place)  # type: ignore[operator]
+
+
+def test_a_file_that_is_no_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "outlay.db"
+    path.touch()
+    with pytest.raises(NoLedger, match="being made"):
+        open_rows(path)
+    database = apsw.Connection(str(path))
+    database.execute("CREATE TABLE epochs (id)")
+    with pytest.raises(NoLedger, match="being made"):
+        open_rows(path)
+    database.execute("DROP TABLE epochs; CREATE TABLE songs (id)")
+    with pytest.raises(StoreError, match="is not an Outlay ledger"):
+        open_rows(path)
+    database.close()
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreError, match="cannot read the ledger"):
+        open_rows(path)
 
 
 def test_a_ledger_that_is_there(bench: Bench) -> None:

@@ -27,6 +27,9 @@ KEPT: Final = 4
 """Connections to a database that a shelf keeps for the next readers."""
 
 
+_UNFINISHED: Final = "SELECT count(*) = 0 OR sum(name = 'epochs') > 0 FROM sqlite_master"
+
+
 class NoLedger(StoreError):
     """There is none at that place yet."""
 
@@ -155,10 +158,15 @@ class SqliteRows:
             self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
             self._db.set_busy_timeout(BUSY_MS)
             application: Any = self._db.pragma("application_id")
+            # its maker marks the file as the last thing
+            is_new = application == 0 and self._db.execute(_UNFINISHED).fetchone() == (1,)
             found = path.stat()
         except (apsw.Error, OSError) as error:
             raise StoreError(f"cannot read the ledger {path.name}: {type(error).__name__}") from error
         if application != APPLICATION_ID:
+            self._db.close()
+            if is_new:
+                raise NoLedger(f"the ledger {path.name} is being made")
             raise StoreError(f"{path.name} is not an Outlay ledger")
         self._mark = (found.st_dev, found.st_ino)
         self._depth = 0
