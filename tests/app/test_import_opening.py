@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from outlay.flow.ledger.audit import audit
 from outlay.flow.scope import Identity
 from outlay.kernel.clock import NANOS_PER_SECOND
 from outlay.kernel.errors import NotFound, OutlayError
@@ -37,8 +36,8 @@ def bring(bench: Bench, name: str, identity: Identity, nanos: int, at: int | Non
 
 def assert_audited(bench: Bench) -> None:
     bench.timers.run()
-    if bench.kind == "sqlite":
-        found = audit(bench.path)
+    found = bench.audit()
+    if found is not None:
         assert found.findings == ()
         assert found.overrun_nanos == 0
 

@@ -9,8 +9,9 @@ from outlay.flow.ledger.audit import Audit, audit
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
 from outlay.flow.ledger.memory import MemoryStore
+from outlay.flow.ledger.place import Database
 from outlay.flow.ledger.port import Store
-from outlay.flow.ledger.postgres import PostgresStore, audit_postgres
+from outlay.flow.ledger.postgres import PostgresStore
 from outlay.flow.ledger.sqlite import SqliteStore
 from outlay.flow.scope import Identity
 from outlay.flow.windows import parse_window
@@ -115,7 +116,7 @@ class Bench:
             case "memory":
                 return None
             case "postgres":
-                return audit_postgres(self.url)
+                return audit(Database(self.url))
             case _:
                 return audit(self.path)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from outlay.flow.ledger.audit import audit
-from outlay.flow.ledger.postgres import PostgresStore, audit_postgres
+from outlay.flow.ledger.place import Database
+from outlay.flow.ledger.postgres import PostgresStore
 from outlay.flow.ledger.reader import LedgerReader
 from tests.postgres import fresh_ledger
 from tests.store_contract.bench import Bench
@@ -68,7 +69,7 @@ def test_kill_between_any_two_writes(tmp_path: Path) -> None:
 
 def check_postgres(url: str, folder: Path) -> int:
     """As `check`, and nobody waits for the lease of a process that is proven dead."""
-    before = audit_postgres(url)
+    before = audit(Database(url))
     assert before.findings == ()
     store = PostgresStore(url)
     store.load(0)
@@ -76,13 +77,13 @@ def check_postgres(url: str, folder: Path) -> int:
     bench = Bench("postgres", folder, BUDGETS, url)
     assert bench.books.recovered == before.open_holds
     assert not bench.books.was_clean
-    found = audit_postgres(url)
+    found = audit(Database(url))
     assert (found.findings, found.open_holds) == ((), 0)
     assert found.most_over_limit_nanos <= 0
     assert bench.balance("all") == (found.spend_nanos, 0)
     bench.spend(1)
     bench.books.close()
-    assert audit_postgres(url).findings == ()
+    assert audit(Database(url)).findings == ()
     return bench.books.recovered
 
 

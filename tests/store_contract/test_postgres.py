@@ -14,11 +14,12 @@ import psycopg
 import pytest
 
 from outlay.flow.ledger import postgres
-from outlay.flow.ledger.audit import Audit
+from outlay.flow.ledger.audit import Audit, audit
 from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
 from outlay.flow.ledger.liveness import is_proven_dead, this_process
+from outlay.flow.ledger.place import Database
 from outlay.flow.ledger.port import RefusalRow, StoreFenced
-from outlay.flow.ledger.postgres import PostgresStore, audit_postgres, spelled
+from outlay.flow.ledger.postgres import PostgresStore, spelled
 from outlay.flow.scope import Identity
 from outlay.kernel.errors import AccountingBroken, StoreError
 from tests.postgres import Proxy, Server, fresh_ledger
@@ -35,7 +36,7 @@ def proxied(tmp_path: Path) -> Iterator[tuple[Bench, Proxy]]:
 
 
 def right(url: str) -> Audit:
-    found = audit_postgres(url)
+    found = audit(Database(url))
     assert found.findings == ()
     assert found.most_over_limit_nanos <= 0
     return found
@@ -165,7 +166,7 @@ def test_reads_survive_a_dropped_connection(proxied: tuple[Bench, Proxy]) -> Non
     assert found is not None and found.cost_nanos == 3
     proxy.is_down = True
     proxy.drop()
-    with pytest.raises(StoreError, match="database failed"):
+    with pytest.raises(StoreError, match="cannot be reached"):
         bench.store.charge(charge)
     proxy.is_down = False
     assert bench.store.charge(charge) == found

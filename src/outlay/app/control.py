@@ -20,6 +20,7 @@ from outlay.app.config import load_config
 from outlay.app.operations import ConfigSource, Operating, Operations
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.books import Books
+from outlay.flow.ledger.place import LedgerPlace
 from outlay.flow.ledger.sqlite import SqliteStore
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import ConfigError, NotFound, OutlayError, ReadOnlyObject, StoreError
@@ -136,10 +137,13 @@ def _answered(operations: Operations, line: bytes) -> _AnswerLine:
 class ControlClient:
     """The operations of a running gateway, over its socket. Raises the errors the operation raised there."""
 
-    def __init__(self, ledger: Path) -> None:
-        """Call the owner of a ledger. Raises OSError if nobody listens."""
+    def __init__(self, ledger: Path, place: LedgerPlace | None = None) -> None:
+        """Call the owner of a ledger, whose rows are at `place` if they are not in that file.
+
+        Raises OSError if nobody listens.
+        """
         path = socket_path(ledger)
-        self._ledger = ledger
+        self._place = ledger if place is None else place
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(CALL_TIMEOUT_S)
         try:
@@ -277,7 +281,7 @@ class ControlClient:
 
     def verify(self) -> dict[str, Any]:
         """See `Operations.verify`; here, from the rows, so that the gateway's loop does not wait for it."""
-        return msgspec.to_builtins(audit(self._ledger))  # type: ignore[no-any-return]
+        return msgspec.to_builtins(audit(self._place))  # type: ignore[no-any-return]
 
     def _call(self, method: str, **arguments: Any) -> Any:
         try:
@@ -319,7 +323,7 @@ def open_operations(config_path: Path, environ: Mapping[str, str] | None = None)
     config = load_config(config_path, environment)
     ledger = config.ledger_path
     try:
-        client = ControlClient(ledger)
+        client = ControlClient(ledger, config.ledger_place)
     except OSError:
         client = None
     if client is not None:
@@ -333,7 +337,9 @@ def open_operations(config_path: Path, environ: Mapping[str, str] | None = None)
     books = Books(store, clock, _NoTimers())
     try:
         feed = load_feed(feed_cache(ledger))
-        operations = Operations(ConfigSource(config_path, environment), store, books, clock, feed, ledger)
+        operations = Operations(
+            ConfigSource(config_path, environment), store, books, clock, feed, config.ledger_place
+        )
         books.configure(operations.snapshot.budgets, operations.snapshot.raises)
         yield operations
     finally:

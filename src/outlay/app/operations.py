@@ -34,6 +34,7 @@ from outlay.flow.gateway.snapshot import Snapshot
 from outlay.flow.gateway.stops import carry_out
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.books import Books
+from outlay.flow.ledger.place import LedgerPlace
 from outlay.flow.ledger.port import Store
 from outlay.flow.orders import Order
 from outlay.flow.scope import Identity
@@ -143,7 +144,7 @@ class Operations(Approvals):
         books: Books,
         clock: SystemClock,
         feed: Feed,
-        ledger_path: Path,
+        ledger: LedgerPlace,
     ) -> None:
         self.source = source
         self.gateway: Gateway | None = None
@@ -151,7 +152,7 @@ class Operations(Approvals):
         self._books = books
         self._clock = clock
         self._feed = feed
-        self._ledger_path = ledger_path
+        self._ledger = ledger
         self._version = 0
         self._orders = stored_orders(store)
         self._tokens: Tokens | None = None
@@ -471,7 +472,7 @@ class Operations(Approvals):
     def verify(self) -> dict[str, Any]:
         """Recompute the ledger from its rows; `findings` is empty when the books are right."""
         self._books.flush()
-        found: dict[str, Any] = msgspec.to_builtins(audit(self._ledger_path))
+        found: dict[str, Any] = msgspec.to_builtins(audit(self._ledger))
         return found
 
     def quote(self, path: str, body: str, key: str | None) -> dict[str, Any]:
@@ -506,7 +507,7 @@ class Operations(Approvals):
             "is_running": self.gateway is not None,
             "config": str(self.source.path),
             "config_problem": self.source.problem,
-            "ledger": str(self._ledger_path),
+            "ledger": str(self._ledger),
             "was_clean": self._books.was_clean,
             "recovered_holds": self._books.recovered,
             "host_crashed": self._books.host_crashed,

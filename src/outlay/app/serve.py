@@ -68,7 +68,7 @@ async def _serve(config_path: Path) -> int:
     feed = load_feed(feed_cache(ledger))
     store = SqliteStore(ledger, full=config.gateway.sync == "full")
     books = Books(store, clock, loop)
-    operations = Operations(source, store, books, clock, feed, ledger)
+    operations = Operations(source, store, books, clock, feed, config.ledger_place)
     gateway = Gateway(books, store, clock, operations.snapshot, loop)
     operations.gateway = gateway
     operations.on_change = gateway.swap

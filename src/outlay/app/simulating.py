@@ -55,7 +55,7 @@ def simulate(config: Config, file: PolicyFile, since: int, until: int, *, replac
     `replaces`: in the place of those in force; else beside them, where the file's win by name. Raises ConfigError,
     StoreError.
     """
-    with HistoryReader(config.ledger_path) as reader, reader.at_rest():
+    with HistoryReader(config.ledger_place) as reader, reader.at_rest():
         stored = [
             StoredObject(row.kind, row.name, row.version, row.body)
             for row in reader.objects()

@@ -33,7 +33,7 @@ class Watch:
         section = config.declared.alerts
         rules = rules_of(section)
         known = {item["id"]: msgspec.convert(item, Alert) for item in operations.alerts()}
-        with RoomReader(config.ledger_path) as reader:
+        with RoomReader(config.ledger_place) as reader:
             balances = balances_of(reader, now)
             changed = changes(known, crossings(rules, balances, now), now)
             told = []

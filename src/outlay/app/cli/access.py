@@ -34,7 +34,7 @@ def reading(config: Config) -> "Iterator[LedgerReader]":
     """The ledger, read-only. Raises StoreError if there is none yet."""
     from outlay.flow.ledger.reader import LedgerReader
 
-    with LedgerReader(config.ledger_path) as reader:
+    with LedgerReader(config.ledger_place) as reader:
         yield reader
 
 

@@ -15,7 +15,8 @@ from outlay.app.config import Config
 from outlay.app.config.policy_file import PolicyFile, budget_names, policies_in_force, read_policies
 from outlay.app.config.tree import PolicyEntry
 from outlay.app.policy_plan import CHANGE, Plan, PlannedChange, field_changes, notes_of
-from outlay.kernel.errors import NotFound, StoreError
+from outlay.flow.ledger.rows import NoLedger
+from outlay.kernel.errors import NotFound
 
 
 def check(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -140,7 +141,7 @@ def _stored(config: Config) -> list[tuple[str, str, str]]:
     try:
         with reading(config) as reader:
             return [(row.kind, row.name, row.body) for row in reader.objects()]
-    except StoreError:
+    except NoLedger:
         return []  # no ledger yet, so nothing is stored
 
 

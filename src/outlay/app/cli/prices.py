@@ -13,6 +13,7 @@ from outlay.app.cli.output import Terminal, iso, money, usd
 from outlay.app.cli.times import parse_when
 from outlay.app.config import Config, StoredObject, build_snapshot
 from outlay.app.control import feed_cache
+from outlay.flow.ledger.rows import is_there
 from outlay.kernel.clock import SystemClock, UnixNanos
 from outlay.kernel.errors import ConfigError, NotFound
 from outlay.kernel.money import format_usd
@@ -176,7 +177,7 @@ def _prices(options: argparse.Namespace) -> _Prices:
 
 
 def _stored_prices(config: Config, path: str) -> list[StoredObject]:
-    if not config.ledger_path.exists():
+    if not is_there(config.ledger_place):
         return []
     with operating(path) as operations:
         return [

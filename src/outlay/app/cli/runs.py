@@ -31,7 +31,7 @@ def show_all(options: argparse.Namespace, terminal: Terminal) -> int:
     """Runs with a charge since a time."""
     config = open_config(options.config)
     now = SystemClock().now()
-    with RunReader(config.ledger_path) as reader:
+    with RunReader(config.ledger_place) as reader:
         found = reader.runs(parse_when(options.since, now, "--since"), options.limit)
     stops = _stops(options.config)
     terminal.document({"runs": [run_document(run, stops) for run in found]})
@@ -63,7 +63,7 @@ def show(options: argparse.Namespace, terminal: Terminal) -> int:
     """Where a run's money went."""
     config: Config = open_config(options.config)
     now = SystemClock().now()
-    with RunReader(config.ledger_path) as reader:
+    with RunReader(config.ledger_place) as reader:
         run, charges = reader.run_charges(
             options.name, team=options.team, since_ns=parse_when(options.since, now, "--since")
         )

@@ -49,7 +49,7 @@ def check(options: argparse.Namespace, terminal: Terminal) -> int:
     terminal.document(
         {
             "file": str(config.path),
-            "ledger": str(config.ledger_path),
+            "ledger": str(config.ledger_place),
             "values": [value._asdict() for value in values],
             "notes": notes,
         }

@@ -22,6 +22,7 @@ from outlay.app.config.tree import (
     SelfHostedEntry,
     price_name,
 )
+from outlay.flow.ledger.place import LedgerPlace
 from outlay.kernel.errors import ConfigError
 
 MAX_PROBLEMS: Final = 50
@@ -77,8 +78,13 @@ class Config:
 
     @property
     def ledger_path(self) -> Path:
-        """The SQLite file, absolute."""
+        """The SQLite file, absolute; the owner's socket and the compiled prices lie beside it."""
         return (self.folder / ledger_text(self.declared.ledger)).resolve()
+
+    @property
+    def ledger_place(self) -> LedgerPlace:
+        """Where the ledger's rows are read."""
+        return self.ledger_path
 
     def place(self, path: str) -> str:
         """`outlay.yaml:31` of a path."""

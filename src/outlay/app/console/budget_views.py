@@ -11,7 +11,7 @@ from outlay.app.config import BudgetEntry
 from outlay.app.console.charts import MONEY, budget_bar
 from outlay.app.console.desk import Desk, GatewayDown
 from outlay.flow.ledger.reader import AccountView
-from outlay.kernel.errors import StoreError
+from outlay.flow.ledger.rows import NoLedger
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def budget_lines(desk: Desk, *, with_past: bool = False) -> BudgetLines:
     try:
         with desk.reading() as reader:
             accounts = reader.accounts(now, with_past=with_past)
-    except StoreError:
+    except NoLedger:
         accounts = []
     by_budget: dict[str, list[AccountView]] = {}
     for account in accounts:

@@ -1,7 +1,8 @@
 """What the console reaches: outlay.yaml as it stands, the running gateway's operations, the ledger to read.
 
-Every use opens its own connection and closes it, so a gateway that was started again is found at once and no thread
-shares a handle. State changes only through the gateway: without one they raise `GatewayDown`.
+Every use has a connection of its own, so a gateway that was started again is found at once and no thread shares a
+handle; those to a ledger's database are kept for the next reader. State changes only through the gateway: without one
+they raise `GatewayDown`.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from outlay.app.operations import ConfigSource
 from outlay.flow.ledger.audit import Audit, audit
 from outlay.flow.ledger.rollup import Rollup
 from outlay.flow.ledger.room_reader import PastLimit, RoomReader
+from outlay.flow.ledger.rows import Shelf
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import Fault, OutlayError, StoreError
 
@@ -50,7 +52,9 @@ class Desk:
         self.deciding = Lock()
         """Held while a decision is checked and made."""
         self._ledger = source.config.ledger_path
-        self.rollup = Rollup(self._ledger, clock)
+        self._place = source.config.ledger_place
+        self._shelf = Shelf(self._place)
+        self.rollup = Rollup(self._place, clock)
         self._past: tuple[tuple[PastLimit, ...], tuple[PastLimit, ...]] = ((), ())
 
     def config(self) -> Config:
@@ -69,7 +73,7 @@ class Desk:
     def operating(self) -> Iterator[ControlClient]:
         """The running gateway's operations. Raises GatewayDown."""
         try:
-            client = ControlClient(self._ledger)
+            client = ControlClient(self._ledger, self._place)
         except OSError as error:
             raise GatewayDown("the gateway is not running; `outlay up` starts it") from error
         try:
@@ -83,8 +87,8 @@ class Desk:
     @contextmanager
     def reading(self) -> Iterator[RoomReader]:
         """The ledger, read-only. Raises StoreError."""
-        with RoomReader(self._ledger) as reader:
-            yield reader
+        with self._shelf.lent() as rows:
+            yield RoomReader(rows)
 
     def overspends(self) -> tuple[PastLimit, ...]:
         """Accounts that calls took past every limit that was in force, largest first. Raises StoreError."""
@@ -106,9 +110,12 @@ class Desk:
 
     def audit(self) -> Audit:
         """Recompute the ledger here, not on the gateway's event loop. Raises StoreError."""
-        if not self._ledger.exists():
-            raise StoreError(f"there is no ledger at {self._ledger.name} yet; `outlay up` makes it")
-        return audit(self._ledger)
+        return audit(self._place)
+
+    def close(self) -> None:
+        """Let go of the connections to the ledger that were kept."""
+        self._shelf.close()
+        self.rollup.close()
 
     def objects(self, kind: str) -> list[dict[str, Any]]:
         """All objects of a kind, of file and store, by name. Raises GatewayDown."""

@@ -77,7 +77,7 @@ def run_console(config_path: Path) -> int:
     }
     sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
     sys.stdout.flush()
-    with listener:
+    with listener, contextlib.closing(desk):
         server.run(sockets=[listener])
     return 0
 

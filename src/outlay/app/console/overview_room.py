@@ -16,9 +16,9 @@ from outlay.app.console.tables import Cell, Link, Table, Usd
 from outlay.app.console.web import Page, Part, Web
 from outlay.flow.ledger.rollup import NOTHING, Figures
 from outlay.flow.ledger.room_reader import PastLimit, RefusalSum
+from outlay.flow.ledger.rows import NoLedger
 from outlay.flow.scope import UNATTRIBUTED, Identity
 from outlay.kernel.clock import NANOS_PER_SECOND
-from outlay.kernel.errors import StoreError
 
 _DAY: Final = 86_400 * NANOS_PER_SECOND
 MAX_CHOICES: Final = 200
@@ -49,7 +49,7 @@ def add_overview(router: APIRouter, desk: Desk, web: Web) -> None:
         span = filters.span(now)
         try:
             spend = sum_up(desk, filters, span)
-        except StoreError:
+        except NoLedger:
             empty = web.part(request, "overview", "nothing")
             return web.answer(request, Page("Overview", "/", (empty,), filters))
         with desk.reading() as reader:

@@ -20,12 +20,13 @@ from outlay.app.console.overview_room import choices_of
 from outlay.app.console.tables import Cell, Link, Table, Usd
 from outlay.app.console.web import Page, Part, Web
 from outlay.flow.ledger.rollup import NOTHING, Figures
+from outlay.flow.ledger.rows import NoLedger
 from outlay.flow.ledger.run_reader import RunView
 from outlay.flow.orders import Order, OrderKind, find_order
 from outlay.flow.run_report import RunCharge, run_state, split_run
 from outlay.flow.runs import MAX_DEPTH
 from outlay.flow.scope import UNATTRIBUTED, Identity
-from outlay.kernel.errors import ConfigError, NotFound, OutlayError, StoreError
+from outlay.kernel.errors import ConfigError, NotFound, OutlayError
 
 MAX_RUNS: Final = 200
 """Runs on the page, the newest; a filter finds others."""
@@ -69,7 +70,7 @@ def add_runs(router: APIRouter, desk: Desk, web: Web) -> None:
         span = filters.span(desk.clock.now())
         try:
             lines, choices = _lines(desk, filters, span)
-        except StoreError:
+        except NoLedger:
             lines, choices = [], {}
         table = Table(
             "runs",

@@ -17,6 +17,7 @@ from outlay.app.importing.plan import Opening, Plan
 from outlay.app.importing.yaml_text import Sections, piece_text, whole_text
 from outlay.app.operations import Operating
 from outlay.flow.ledger.reader import LedgerReader
+from outlay.flow.ledger.rows import is_there
 from outlay.flow.scope import Identity, match_scope, scope_text
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import ConfigError, OutlayError, StoreError
@@ -102,13 +103,12 @@ def _planned(
 def _dry(
     outcome: Outcome, plan: Plan, config: Config, planned: Declared | None, environ: Mapping[str, str]
 ) -> None:
-    ledger = config.ledger_path
-    if not ledger.exists():
+    if not is_there(config.ledger_place):
         found = compare(plan, config, planned, [], _nobody_knows)
     else:
         with open_operations(config.path, environ) as operations:
             objects = operations.objects()
-        with LedgerReader(ledger) as reader:
+        with LedgerReader(config.ledger_place) as reader:
             found = compare(plan, config, planned, objects, _balances(reader, config))
     _settle_file(outcome, plan, config, found, write=False)
     outcome.same += found.same

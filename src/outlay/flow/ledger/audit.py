@@ -5,15 +5,14 @@ an account whose stored balance is not what its rows add up to, a hold without o
 """
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import apsw
 import msgspec
 
 from outlay.flow.ledger.directory import REMOVED
+from outlay.flow.ledger.place import LedgerPlace
+from outlay.flow.ledger.rows import Rows, open_rows, total
 from outlay.flow.windows import Window, WindowKind, bucket_leaves_at, bucket_start
-from outlay.kernel.errors import StoreError
 
 MAX_FINDINGS = 100
 
@@ -61,46 +60,22 @@ class _Tally:
         )
 
 
-class Rows(Protocol):
-    """A consistent snapshot of a ledger's rows."""
-
-    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """All that a statement finds."""
-
-    def has(self, table: str) -> bool:
-        """Whether there is such a table: a ledger that nobody has opened since an upgrade lacks the newest."""
-
-
-def audit(path: Path) -> Audit:
-    """Replay the ledger at `path`. Takes a consistent snapshot; safe beside a running gateway.
+def audit(place: LedgerPlace) -> Audit:
+    """Replay the ledger at a place. Takes a consistent snapshot; safe beside a running gateway.
 
     Raises StoreError if it cannot be read.
     """
+    rows = open_rows(place, is_patient=True)
     try:
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        db.set_busy_timeout(2000)
-        with db:
-            found = replay(_SqliteRows(db))
-        db.close()
-    except apsw.Error as error:
-        raise StoreError(f"cannot audit the ledger {path.name}: {error}") from error
-    return found
+        with rows.at_rest():
+            return replay(rows)
+    finally:
+        rows.close()
 
 
 def replay(rows: Rows) -> Audit:
     """Audit the rows of any store."""
     return _Replay(rows).run()
-
-
-class _SqliteRows:
-    def __init__(self, db: apsw.Connection) -> None:
-        self._db = db
-
-    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        return self._db.execute(sql, values).fetchall()
-
-    def has(self, table: str) -> bool:
-        return bool(self.rows("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
 
 
 class _Replay:
@@ -125,9 +100,7 @@ class _Replay:
         if self._has("extensions"):
             self._extended = {
                 row[0]: row[1]
-                for row in self._rows(
-                    "SELECT hold_id, CAST(sum(nanos) AS BIGINT) FROM extensions GROUP BY hold_id"
-                )
+                for row in self._rows(f"SELECT hold_id, {total('nanos')} FROM extensions GROUP BY hold_id")
             }
         seeds = self._seeds()
         charges = unknown = spend = overrun = 0

@@ -5,29 +5,31 @@ Rows are streamed and put in order as they come, so memory does not grow with th
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
 from typing import Final
 
-import apsw
 import msgspec
 
 from outlay.flow.budgets import BudgetSpec
 from outlay.flow.ledger.directory import decode_identity
 from outlay.flow.ledger.reader import LedgerReader
+from outlay.flow.ledger.rows import total
 from outlay.flow.past import PastCharge, PastRoute, Seed
 from outlay.flow.scope import Identity
 from outlay.flow.windows import NANOS_PER_SECOND, WindowKind, bounds, bucket_nanos
-from outlay.kernel.errors import StoreError
 from outlay.lookup.price import ModelPrice, Rates
 
 BATCH: Final = 1_000
 """Rows read and put in order at once."""
+_IS_MORE = "cache_read_tokens > 0 OR cache_write_tokens > 0 OR tool_requests > 0 OR other_usage IS NOT NULL"
 _USAGE = (
-    "CASE WHEN cache_read_tokens > 0 OR cache_write_tokens > 0 OR tool_requests > 0 OR other_usage IS NOT NULL THEN"
-    " json_array(cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, cache_write_12h_tokens, tool_requests,"
-    " other_usage) END"
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "cache_write_12h_tokens",
+    "tool_requests",
+    "other_usage",
 )
+"""In the order of `OtherUsage`, where any of it counts."""
 _COLUMNS = (
     "placed_at, hold_seq, settled_at, settle_seq, request_id, attempt, identity_id, route_id, price_id, hold_nanos,"
     " cost_nanos + adjustment_nanos, input_tokens, output_tokens"
@@ -38,47 +40,33 @@ _COLUMNS = (
 class HistoryReader(LedgerReader):
     """See the module; also what the numbers in its rows mean (`past.Names`)."""
 
-    @contextmanager
-    def at_rest(self) -> Iterator[None]:
-        """Everything read inside is of one moment; the gateway writes on meanwhile."""
-        try:
-            self._db.execute("BEGIN")
-        except apsw.Error as error:
-            raise StoreError(f"the ledger could not be read: {type(error).__name__}") from error
-        try:
-            yield
-        finally:
-            self._db.execute("ROLLBACK")
-
     def past(self, since_ns: int, until_ns: int, *, with_usage: bool = True) -> Iterator[PastCharge]:
         """Every charge placed in `since_ns <= placed_at < until_ns`, by (placed_at, hold_seq). Raises StoreError.
 
         Without usage the last field is None. Ids rise with the time of their request, which is never after its hold:
         rows are read in that order and handed on once no later id can come before them.
         """
+        usage = f"CASE WHEN {_IS_MORE} THEN {self._rows.listed(_USAGE)} END" if with_usage else "NULL"
         sql = (
-            f"SELECT {_COLUMNS}, {_USAGE if with_usage else 'NULL'} FROM charges"
-            " WHERE id >= ?1 AND id < ?4 AND placed_at >= ?2 AND placed_at < ?3"
+            f"SELECT {_COLUMNS}, {usage} FROM charges"
+            " WHERE id >= ? AND id < ? AND placed_at >= ? AND placed_at < ? ORDER BY id"
         )
-        values = (_lowest_id(since_ns), since_ns, until_ns, _highest_id(until_ns))
+        values = (_lowest_id(since_ns), _highest_id(until_ns), since_ns, until_ns)
         waiting: list[PastCharge] = []
-        try:
-            rows = self._db.execute(sql, values)
-            while batch := list(islice(rows, BATCH)):
+        with self.at_rest():
+            for batch in self._rows.batches(sql, values, BATCH):
                 waiting += batch
                 waiting.sort()
                 ready = bisect_left(waiting, _no_later_than(batch), key=_placed_at)
                 yield from waiting[:ready]
                 del waiting[:ready]
-        except apsw.Error as error:
-            raise StoreError(f"the ledger could not be read: {type(error).__name__}") from error
         yield from waiting
 
     def booked(self, since_ns: int, until_ns: int) -> tuple[int, int]:
         """(charges, nanos) that the ledger booked for holds placed in `since_ns <= placed_at < until_ns`."""
         row = self._all(
-            "SELECT count(*), coalesce(sum(cost_nanos + adjustment_nanos), 0) FROM charges"
-            " WHERE placed_at >= ?1 AND placed_at < ?2",
+            f"SELECT count(*), {total('cost_nanos + adjustment_nanos')} FROM charges"
+            " WHERE placed_at >= ? AND placed_at < ?",
             (since_ns, until_ns),
         )[0]
         return row[0], row[1]
@@ -93,18 +81,20 @@ class HistoryReader(LedgerReader):
             if budget.window.kind is WindowKind.ROLLING:
                 size = bucket_nanos(budget.window)
                 start = since_ns - budget.window.seconds * NANOS_PER_SECOND - size
+                ended = f"(CASE WHEN settled_at < {since_ns} THEN settled_at ELSE {since_ns - 1} END)"
                 rows = self._all(
-                    "SELECT identity_id, min(settled_at, ?2) - min(settled_at, ?2) % ?3 AS bucket,"
-                    " sum(cost_nanos + adjustment_nanos) FROM charges"
-                    " WHERE id < ?4 AND placed_at <= ?2 AND settled_at > ?1 GROUP BY 1, 2 ORDER BY 2",
-                    (start, since_ns - 1, size, _highest_id(since_ns)),
+                    f"SELECT identity_id, {ended} - {ended} % {size}, {total('cost_nanos + adjustment_nanos')}"
+                    " FROM charges WHERE id < ? AND placed_at < ? AND settled_at > ? GROUP BY 1, 2",
+                    (_highest_id(since_ns), since_ns, start),
                 )
             else:
                 rows = self._all(
-                    "SELECT identity_id, ?1, sum(cost_nanos + adjustment_nanos) FROM charges"
-                    " WHERE id >= ?3 AND id < ?4 AND placed_at >= ?1 AND placed_at < ?2 GROUP BY 1",
-                    (start, since_ns, _lowest_id(start), _highest_id(since_ns)),
+                    f"SELECT identity_id, {start}, {total('cost_nanos + adjustment_nanos')} FROM charges"
+                    " WHERE id >= ? AND id < ? AND placed_at >= ? AND placed_at < ? GROUP BY 1",
+                    (_lowest_id(start), _highest_id(since_ns), start, since_ns),
                 )
+            rows.sort(key=lambda row: (row[1], row[0]))
+            self._learn("identity", {row[0] for row in rows})
             for identity_id, at, nanos in rows:
                 if nanos:
                     yield Seed(budget, self.identity(identity_id), at, nanos)

@@ -20,10 +20,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
-from outlay.flow.ledger.audit import Audit, replay
 from outlay.flow.ledger.liveness import boot_id, is_proven_dead, this_process
+from outlay.flow.ledger.place import Database
 from outlay.flow.ledger.port import (
     SCHEMA_VERSION,
     Batch,
@@ -32,8 +31,17 @@ from outlay.flow.ledger.port import (
     JobRow,
     LimitRow,
     Loaded,
-    StoreBusy,
-    StoreFenced,
+)
+from outlay.flow.ledger.postgres_link import (
+    GIVEN_UP,
+    STATEMENT_MS,
+    connect,
+    fenced,
+    fetch,
+    marked,
+    run,
+    store_error,
+    unreachable,
 )
 from outlay.flow.ledger.statements import (
     BUCKETS_KEPT_NS,
@@ -48,18 +56,10 @@ from outlay.kernel.errors import AccountingBroken, StoreError
 LEASE_S: Final = 5.0
 """A silent owner keeps its place so long, on the database's clock."""
 RENEW_S: Final = 1.0
-CONNECT_S: Final = 2
-STATEMENT_MS: Final = 5_000
-"""A statement that takes longer is given up: the store counts as down."""
 RETRIES: Final = 5
 """Of a transaction that the database gave up for another's sake."""
 DOUBT_S: Final = 2.0
 """How long a lost connection is asked again before the batch counts as not written; the next one asks again."""
-_GIVEN_UP: Final = frozenset(("40001", "40P01", "55P03"))
-"""Serialization failure, deadlock, lock not available: nothing was written, the same may be tried again."""
-_FENCED: Final = "22012"
-"""Division by zero: how the writer's row says that it is another's."""
-
 _WRITER_TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS writer (id BIGINT PRIMARY KEY, schema_version BIGINT NOT NULL, epoch BIGINT NOT NULL,"
     " batch BIGINT NOT NULL, renewed_at TIMESTAMPTZ NOT NULL, is_stopped BIGINT NOT NULL, holder TEXT NOT NULL)"
@@ -92,7 +92,7 @@ class PostgresStore(SqlLookups):
             _prepare_schema(self._reads)
         except psycopg.Error as error:
             self._reads.close()
-            raise _store_error(error) from error
+            raise store_error(error) from error
         except StoreError:
             self._reads.close()
             raise
@@ -104,34 +104,34 @@ class PostgresStore(SqlLookups):
         try:
             with db.transaction():
                 self._take_over(db)
-                last = _rows(db, "SELECT stopped_at FROM epochs ORDER BY id DESC LIMIT 1")
-                _run(
+                last = fetch(db, "SELECT stopped_at FROM epochs ORDER BY id DESC LIMIT 1")
+                run(
                     db,
                     "INSERT INTO epochs VALUES (?, ?, NULL, ?, ?, 1)",
                     (self._epoch, now, boot_id(), os.getpid()),
                 )
-                _run(db, OLD_BUCKETS, (now - BUCKETS_KEPT_NS,))
+                run(db, OLD_BUCKETS, (now - BUCKETS_KEPT_NS,))
             with db.transaction():
                 found = Loaded(
-                    max_interned=dict(_rows(db, "SELECT kind, max(id) FROM interned GROUP BY kind")),
-                    limits={row[1]: LimitRow(*row) for row in _rows(db, "SELECT * FROM limits ORDER BY seq")},
-                    max_account_id=_rows(db, "SELECT coalesce(max(id), 0) FROM accounts")[0][0],
-                    open_holds=[HoldRow(*row) for row in _rows(db, "SELECT * FROM holds ORDER BY seq")],
-                    last_seq=_rows(db, HIGHEST_SEQ)[0][0],
+                    max_interned=dict(fetch(db, "SELECT kind, max(id) FROM interned GROUP BY kind")),
+                    limits={row[1]: LimitRow(*row) for row in fetch(db, "SELECT * FROM limits ORDER BY seq")},
+                    max_account_id=fetch(db, "SELECT coalesce(max(id), 0) FROM accounts")[0][0],
+                    open_holds=[HoldRow(*row) for row in fetch(db, "SELECT * FROM holds ORDER BY seq")],
+                    last_seq=fetch(db, HIGHEST_SEQ)[0][0],
                     epoch=self._epoch,
                     was_clean=not last or last[0][0] is not None,
-                    jobs=[JobRow(*row) for row in _rows(db, "SELECT * FROM jobs ORDER BY at")],
+                    jobs=[JobRow(*row) for row in fetch(db, "SELECT * FROM jobs ORDER BY at")],
                     host_crashed=False,
                 )
         except psycopg.Error as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         if self._writer is not None:
             self._writer.start()
         return found
 
     def _take_over(self, db: psycopg.Connection) -> None:
         """Make this process the writer: whoever was it is fenced from here on."""
-        row = _rows(
+        row = fetch(
             db,
             "SELECT epoch, is_stopped, holder,"
             " CAST(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP - renewed_at) * 1000 AS BIGINT)"
@@ -144,7 +144,7 @@ class PostgresStore(SqlLookups):
                 f" {max(0, silent_ms)} ms ago; it can be taken over {self._lease_s:.0f} s after it stops"
             )
         self._epoch, self._number = epoch + 1, 0
-        _run(
+        run(
             db,
             "UPDATE writer SET epoch = ?, batch = 0, renewed_at = CURRENT_TIMESTAMP, is_stopped = 0, holder = ?"
             " WHERE id = 1",
@@ -168,7 +168,7 @@ class PostgresStore(SqlLookups):
         try:
             self._settle_doubt(batch)
         except psycopg.Error as error:
-            return _store_error(error)
+            return store_error(error)
         except StoreError as error:
             return error
         problem: StoreError | None = None
@@ -176,8 +176,8 @@ class PostgresStore(SqlLookups):
             try:
                 self._write_once(batch)
             except psycopg.Error as error:
-                problem = _store_error(error)
-                if error.sqlstate in _GIVEN_UP:
+                problem = store_error(error)
+                if error.sqlstate in GIVEN_UP:
                     time.sleep(0.002 * (attempt + 1))
                     continue
                 if error.sqlstate is None or self._is_lost():
@@ -191,11 +191,11 @@ class PostgresStore(SqlLookups):
     def _write_once(self, batch: Batch) -> None:
         db = self._writing()
         with db.pipeline(), db.transaction(), db.cursor() as cursor:
-            cursor.execute(_marked(_MOVE_ON), (self._number + 1, self._epoch, self._number))
+            cursor.execute(marked(_MOVE_ON), (self._number + 1, self._epoch, self._number))
             for name, statement in WRITES:
                 rows = getattr(batch, name)
                 if rows:
-                    cursor.executemany(_marked(statement), rows, returning=False)
+                    cursor.executemany(marked(statement), rows, returning=False)
 
     def _ask_again(self, batch: Batch, problem: StoreError) -> StoreError | None:
         """The connection was lost while it was written: the writer's row knows."""
@@ -230,9 +230,9 @@ class PostgresStore(SqlLookups):
     def _is_written(self) -> bool:
         """Whether the batch after `_number` is there. Raises StoreFenced, or psycopg.Error if it cannot be asked."""
         self._drop_writes()
-        epoch, number = _rows(self._writing(), "SELECT epoch, batch FROM writer WHERE id = 1")[0]
+        epoch, number = fetch(self._writing(), "SELECT epoch, batch FROM writer WHERE id = 1")[0]
         if epoch != self._epoch:
-            raise _fenced()
+            raise fenced()
         if number == self._number + 1:
             self._number = number
             return True
@@ -241,7 +241,7 @@ class PostgresStore(SqlLookups):
     def _renew(self) -> bool:
         """Tell that this process is alive; its failures are the next batch's to find out. False: it was fenced."""
         with contextlib.suppress(psycopg.Error):
-            return self._writing().execute(_marked(_RENEW), (self._epoch,)).rowcount != 0
+            return self._writing().execute(marked(_RENEW), (self._epoch,)).rowcount != 0
         return True
 
     def put_object(self, kind: str, name: str, body: str, at: int, actor: str) -> int:
@@ -255,18 +255,18 @@ class PostgresStore(SqlLookups):
         try:
             with db.transaction():
                 # nobody else puts objects meanwhile, and a fenced process puts none
-                row = _rows(db, "SELECT epoch FROM writer WHERE id = 1 FOR UPDATE")[0]
+                row = fetch(db, "SELECT epoch FROM writer WHERE id = 1 FOR UPDATE")[0]
                 if self._epoch and row[0] != self._epoch:
-                    raise _fenced()
+                    raise fenced()
                 for kind, name, body in objects:
                     sql = "SELECT coalesce(max(version), 0) + 1 FROM objects WHERE kind = ? AND name = ?"
-                    version = _rows(db, sql, (kind, name))[0][0]
-                    _run(
+                    version = fetch(db, sql, (kind, name))[0][0]
+                    run(
                         db, "INSERT INTO objects VALUES (?,?,?,?,?,?)", (kind, name, version, body, at, actor)
                     )
                     found.append(version)
         except psycopg.Error as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         return found
 
     def close(self, now: int) -> None:
@@ -276,10 +276,10 @@ class PostgresStore(SqlLookups):
         try:
             db = self._reading()
             with db.transaction():
-                _run(db, "UPDATE epochs SET stopped_at = ? WHERE id = ?", (now, self._epoch))
-                _run(db, "UPDATE writer SET is_stopped = 1 WHERE id = 1 AND epoch = ?", (self._epoch,))
+                run(db, "UPDATE epochs SET stopped_at = ? WHERE id = ?", (now, self._epoch))
+                run(db, "UPDATE writer SET is_stopped = 1 WHERE id = 1 AND epoch = ?", (self._epoch,))
         except psycopg.Error as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         finally:
             self.abandon()
 
@@ -292,16 +292,16 @@ class PostgresStore(SqlLookups):
 
     def _all(self, sql: str, values: Values) -> list[Values]:
         try:
-            return _rows(self._reading(), sql, values)
+            return fetch(self._reading(), sql, values)
         except psycopg.OperationalError:
             # a connection may have died while nobody looked: a read can be asked again
             self._reads.close()
         except psycopg.Error as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
         try:
-            return _rows(self._reading(), sql, values)
+            return fetch(self._reading(), sql, values)
         except psycopg.Error as error:
-            raise _store_error(error) from error
+            raise store_error(error) from error
 
     def _reading(self) -> psycopg.Connection:
         if self._reads.closed:
@@ -326,28 +326,7 @@ class PostgresStore(SqlLookups):
         try:
             return _connect(self._url)
         except psycopg.Error as error:
-            raise _store_error(error) from error
-
-
-def audit_postgres(url: str) -> Audit:
-    """Replay the ledger at `url` (see `audit.audit`). Raises StoreError if it cannot be read."""
-    try:
-        with _connect(url, is_quick=False) as db, db.transaction():
-            db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            return replay(_PostgresRows(db))
-    except psycopg.Error as error:
-        raise _store_error(error) from error
-
-
-class _PostgresRows:
-    def __init__(self, db: psycopg.Connection) -> None:
-        self._db = db
-
-    def rows(self, sql: str, values: Values = ()) -> list[Values]:
-        return _rows(self._db, sql, values)
-
-    def has(self, table: str) -> bool:
-        return _rows(self._db, "SELECT to_regclass(?) IS NOT NULL", (table,))[0][0] is True
+            raise unreachable(error, Database(self._url)) from None
 
 
 class _Writer:
@@ -409,30 +388,12 @@ class _Writer:
         done(error)
 
 
-def _connect(url: str, *, is_quick: bool = True) -> psycopg.Connection:
-    """An autocommitting connection on which nothing waits for ever, also not for a peer that is gone.
-
-    `is_quick`: no statement may take longer than a request could wait for.
-    """
-    try:
-        stated = conninfo_to_dict(url).get("options") or ""
-    except psycopg.ProgrammingError as error:
-        raise StoreError("the ledger's postgresql:// address cannot be read") from error
-    limits = f"-c lock_timeout={STATEMENT_MS} -c synchronous_commit=on"
-    if is_quick:
-        limits += (
-            f" -c statement_timeout={STATEMENT_MS} -c idle_in_transaction_session_timeout={STATEMENT_MS}"
-        )
-    return psycopg.connect(
+def _connect(url: str) -> psycopg.Connection:
+    """No statement may take longer than a request could wait for."""
+    return connect(
         url,
-        autocommit=True,
-        connect_timeout=CONNECT_S,
-        options=f"{stated} {limits}",
-        application_name="outlay",
-        keepalives_idle=5,
-        keepalives_interval=1,
-        keepalives_count=3,
-        tcp_user_timeout=STATEMENT_MS,
+        f"-c synchronous_commit=on -c statement_timeout={STATEMENT_MS}"
+        f" -c idle_in_transaction_session_timeout={STATEMENT_MS}",
     )
 
 
@@ -443,13 +404,13 @@ def _prepare_schema(db: psycopg.Connection) -> None:
         try:
             with db.transaction():
                 for statement in (_WRITER_TABLE, *spelled(text)):
-                    _run(db, statement)
-                _run(
+                    run(db, statement)
+                run(
                     db,
                     "INSERT INTO writer VALUES (1, ?, 0, 0, CURRENT_TIMESTAMP, 1, '') ON CONFLICT (id) DO NOTHING",
                     (SCHEMA_VERSION,),
                 )
-                version = _rows(db, "SELECT schema_version FROM writer WHERE id = 1")[0][0]
+                version = fetch(db, "SELECT schema_version FROM writer WHERE id = 1")[0][0]
         except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
             # another process made them in the same moment
             if attempt == RETRIES - 1:
@@ -470,32 +431,6 @@ def spelled(schema: str) -> list[str]:
     return [statement.strip() for statement in text.split(";") if statement.strip()]
 
 
-def _marked(sql: str) -> str:
-    """`?` as psycopg spells it. All statements are this package's own."""
-    return sql.replace("%", "%%").replace("?", "%s")
-
-
-def _run(db: psycopg.Connection, sql: str, values: Values = ()) -> None:
-    db.execute(_marked(sql) if values else sql, values or None)
-
-
-def _rows(db: psycopg.Connection, sql: str, values: Values = ()) -> list[Values]:
-    return db.execute(_marked(sql) if values else sql, values or None).fetchall()
-
-
 def end_fenced() -> None:
     """In the books' thread: streams may still run here though another process has booked what they hold."""
-    raise AccountingBroken(str(_fenced()))
-
-
-def _fenced() -> StoreFenced:
-    return StoreFenced("another Outlay process has taken the ledger over; this one must end")
-
-
-def _store_error(error: psycopg.Error) -> StoreError:
-    if error.sqlstate == _FENCED:
-        return _fenced()
-    if error.sqlstate in _GIVEN_UP:
-        return StoreBusy("the ledger's database gave the transaction up for another's sake")
-    state = f" ({error.sqlstate})" if error.sqlstate else ""
-    return StoreError(f"the ledger's database failed: {type(error).__name__}{state}")
+    raise AccountingBroken(str(fenced()))

@@ -1,20 +1,20 @@
-"""Sums of the ledger's charges by time and identity, kept in memory and brought up to date from the file. Read-only.
+"""Sums of the ledger's charges by time and identity, kept in memory and brought up to date from its rows. Read-only.
 
 Charges are read once: those older than `SETTLING_S` are added up for good (no new id falls there), those of holds that
 were open then are added when they end, corrections and imported openings when their posting appears, and the newest
 are read again each time. Sums equal `LedgerReader.spend` to the nano-dollar. Amounts in nanos, times in UTC ns.
+
+Postings are followed by their number: whoever writes them must make a number visible after all lower ones, as one
+writer does.
 """
 
 import threading
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import apsw
-import msgspec
-
 from outlay.flow.ledger.directory import decode_identity
-from outlay.flow.ledger.reader import LedgerReader
+from outlay.flow.ledger.place import LedgerPlace
+from outlay.flow.ledger.rows import AT_ONCE, Rows, Shelf, among, total
 from outlay.flow.scope import Identity
 from outlay.kernel.clock import NANOS_PER_SECOND, Clock
 from outlay.kernel.errors import StoreError
@@ -28,6 +28,8 @@ REFRESH_NS: Final = NANOS_PER_SECOND // 2
 """Readers that ask more often share a look."""
 MAX_STRAGGLERS: Final = 100_000
 """Open holds that are waited for by id."""
+_IDS_AT_ONCE: Final = 500
+"""Charges asked for in one statement."""
 _MINUTE: Final = 60 * NANOS_PER_SECOND
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
@@ -77,9 +79,15 @@ NOTHING: Final = Figures()
 Cells = dict[int, dict[int, Figures]]
 """Slot number -> identity number -> sums."""
 _COLUMNS: Final = (
-    "count(*), sum(attempt = 1), sum(cost_nanos + adjustment_nanos), 0, coalesce(sum(input_tokens), 0),"
-    " coalesce(sum(cache_read_tokens), 0), coalesce(sum(output_tokens), 0), min(placed_at), max(settled_at)"
+    f"count(*), count(CASE WHEN attempt = 1 THEN 1 END), {total('cost_nanos + adjustment_nanos')}, 0,"
+    f" {total('input_tokens')}, {total('cache_read_tokens')}, {total('output_tokens')}, min(placed_at),"
+    " max(settled_at)"
 )
+_OF_ONE: Final = (
+    "1, CASE WHEN attempt = 1 THEN 1 ELSE 0 END, cost_nanos + adjustment_nanos, 0, coalesce(input_tokens, 0),"
+    " coalesce(cache_read_tokens, 0), coalesce(output_tokens, 0), placed_at, settled_at"
+)
+"""As `_COLUMNS`, of a single charge."""
 _UNKNOWN: Final = (
     "SELECT id, identity_id, placed_at, cost_nanos + adjustment_nanos FROM charges WHERE basis = 'outcome_unknown'"
     " AND id >= ? AND id < ?"
@@ -99,8 +107,8 @@ class Cell(NamedTuple):
 class Rollup:
     """See the module. May be used from many threads. Raises StoreError if there is no ledger."""
 
-    def __init__(self, path: Path, clock: Clock, settling_s: int = SETTLING_S) -> None:
-        self._path = path
+    def __init__(self, place: LedgerPlace, clock: Clock, settling_s: int = SETTLING_S) -> None:
+        self._shelf = Shelf(place)
         self._clock = clock
         self._settling_ms = settling_s * 1000
         self._lock = threading.Lock()
@@ -109,6 +117,7 @@ class Rollup:
         self._forget()
 
     def _forget(self) -> None:
+        self.revision += 1
         self._layers: dict[int, Cells] = {_MINUTE: {}, _HOUR: {}, _DAY: {}}
         self._tail: list[Cell] = []
         self._from = self._until = 0
@@ -120,8 +129,14 @@ class Rollup:
         self.names: dict[int, Identity] = {}
         """By number; grows only."""
         self._unnamed: set[int] = set()
-        self._file = (0, 0)
+        self._mark: object = None
+        self._newest = b""
+        """The newest charge that was seen: a ledger without it is another one, or one brought back from a backup."""
         self._looked_at = -(2**63)
+
+    def close(self) -> None:
+        """Let go of what it reads from."""
+        self._shelf.close()
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -159,36 +174,53 @@ class Rollup:
             is_fresh = self._clock.monotonic() - self._looked_at < REFRESH_NS
             if is_fresh and (self._is_whole or self._from <= since_ms):
                 return False
-            with LedgerReader(self._path) as reader:
-                found = self._path.stat()
-                if (found.st_dev, found.st_ino) != self._file:
+            with self._shelf.lent() as rows, rows.at_rest():
+                self._recognise(rows)
+                try:
+                    self._look(rows)
+                    began = self._clock.monotonic()
+                    while (
+                        not self._is_whole
+                        and self._from > since_ms
+                        and self._clock.monotonic() - began < STEP_NS
+                    ):
+                        self._look_back(rows)
+                    self._name(rows)
+                except StoreError:
+                    # a part of it may be added up already: the next look begins anew, rather than count it twice
+                    names = self.names
                     self._forget()
-                    self._file = (found.st_dev, found.st_ino)
-                _run(reader, "BEGIN")
-                self._look(reader)
-                began = self._clock.monotonic()
-                while (
-                    not self._is_whole and self._from > since_ms and self._clock.monotonic() - began < STEP_NS
-                ):
-                    self._look_back(reader)
-                self._name(reader)
-                _run(reader, "COMMIT")
+                    self.names = names
+                    raise
             self._looked_at = self._clock.monotonic()
             return not self._is_whole and self._from > since_ms
 
-    def _look(self, reader: LedgerReader) -> None:
+    def _recognise(self, rows: Rows) -> None:
+        """Forget everything if this is another ledger than before."""
+        mark = rows.mark()
+        if mark != self._mark or not self._has_newest(rows):
+            self._forget()
+            self._mark = mark
+        found = rows.rows("SELECT id FROM charges ORDER BY id DESC LIMIT 1")
+        self._newest = found[0][0] if found else b""
+
+    def _has_newest(self, rows: Rows) -> bool:
+        return not self._newest or bool(rows.rows("SELECT 1 FROM charges WHERE id = ?", (self._newest,)))
+
+    def _look(self, rows: Rows) -> None:
         """What is new."""
         now_ms = self._clock.now() // 1_000_000
         until = max(self._until, now_ms - self._settling_ms)
         if not self._until:
             self._from = self._until = until
-            self._posting = _run(reader, "SELECT coalesce(max(seq), 0) FROM postings")[0][0]
-        changed = self._take_late(reader)
+            self._posting = rows.rows("SELECT coalesce(max(seq), 0) FROM postings")[0][0]
+        changed = self._take_late(rows)
         if until > self._until:
-            changed |= self._hold_on(reader, _MINUTE, self._until, until)
+            changed |= self._hold_on(rows, _MINUTE, self._until, until)
             self._until = until
-        self._stragglers = self._open_holds(reader, self._from, until)
-        tail = self._grouped(reader, _MINUTE, until, None)
+        self._stragglers = self._open_holds(rows, self._from, until)
+        # in an order of its own: a database keeps none
+        tail = sorted(self._grouped(rows, _MINUTE, until, None))
         if changed or tail != self._tail:
             self.revision += 1
         self._tail = tail
@@ -199,22 +231,20 @@ class Rollup:
             for slot in [slot for slot in cells if slot < oldest]:
                 del cells[slot]
 
-    def _open_holds(self, reader: LedgerReader, since: int, until: int) -> set[bytes]:
+    def _open_holds(self, rows: Rows, since: int, until: int) -> set[bytes]:
         sql = f"SELECT id FROM holds WHERE id >= ? AND id < ? LIMIT {MAX_STRAGGLERS}"
-        return {row[0] for row in _run(reader, sql, _low(since), _low(until))}
+        return {row[0] for row in rows.rows(sql, (_low(since), _low(until)))}
 
-    def _take_late(self, reader: LedgerReader) -> bool:
+    def _take_late(self, rows: Rows) -> bool:
         """Charges of holds that were open when their time was added up, openings, and corrections."""
-        settled = self._charges(reader, self._stragglers)
+        settled = self._charges(rows, self._stragglers)
         for charge in settled.values():
             self._add_charge(charge)
-        postings = _run(
-            reader,
-            "SELECT seq, charge_id, kind, nanos FROM postings WHERE seq > ? ORDER BY seq",
-            self._posting,
+        postings = rows.rows(
+            "SELECT seq, charge_id, kind, nanos FROM postings WHERE seq > ? ORDER BY seq", (self._posting,)
         )
         old = {row[1] for row in postings if self._is_held(row[1]) and row[1] not in settled}
-        charges = self._charges(reader, old)
+        charges = self._charges(rows, old)
         for seq, charge_id, kind, nanos in postings:
             self._posting = seq
             if charge_id not in charges:
@@ -230,18 +260,19 @@ class Rollup:
     def _is_held(self, charge_id: bytes) -> bool:
         return _low(self._from) <= charge_id < _low(self._until)
 
-    def _charges(self, reader: LedgerReader, ids: Iterable[bytes]) -> dict[bytes, tuple[Any, ...]]:
+    def _charges(self, rows: Rows, ids: Iterable[bytes]) -> dict[bytes, tuple[Any, ...]]:
         """(id, identity, placed_at, is unknown, sums) by id."""
+        wanted = list(ids)
         found: dict[bytes, tuple[Any, ...]] = {}
-        for charge_id in ids:
-            rows = _run(
-                reader,
-                f"SELECT id, identity_id, placed_at, basis = 'outcome_unknown', {_COLUMNS} FROM charges WHERE id = ?"
-                " GROUP BY id",
-                charge_id,
-            )
-            if rows:
-                found[charge_id] = (*rows[0][:4], Figures(*rows[0][4:]))
+        for start in range(0, len(wanted), _IDS_AT_ONCE):
+            some = wanted[start : start + _IDS_AT_ONCE]
+            for charge_id, number, placed_at, basis, *figures in rows.rows(
+                f"SELECT id, identity_id, placed_at, basis, {_OF_ONE} FROM charges"
+                f" WHERE id IN ({','.join('?' * len(some))})",
+                some,
+            ):
+                is_unknown = basis == "outcome_unknown"
+                found[charge_id] = (charge_id, number, placed_at, is_unknown, Figures(*figures))
         return found
 
     def _add_charge(self, charge: tuple[Any, ...]) -> None:
@@ -261,67 +292,59 @@ class Rollup:
         if identity not in self.names:
             self._unnamed.add(identity)
 
-    def _look_back(self, reader: LedgerReader) -> None:
+    def _look_back(self, rows: Rows) -> None:
         """A chunk further back."""
-        newest = _run(reader, "SELECT max(id) FROM charges WHERE id < ?", _low(self._from))[0][0]
-        if newest is None:
+        newest = rows.rows(
+            "SELECT id FROM charges WHERE id < ? ORDER BY id DESC LIMIT 1", (_low(self._from),)
+        )
+        if not newest:
             self._is_whole, self._from = True, 0
             return
         # times without a charge are stepped over
-        at = int.from_bytes(newest[:6], "big")
+        at = int.from_bytes(newest[0][0][:6], "big")
         age = self._clock.now() - at * 1_000_000
         _, unit, length = next(chunk for chunk in _CHUNKS if age < chunk[0])
         since, until = at // length * length, self._from
-        self._hold_on(reader, unit, since, until)
-        self._stragglers |= self._open_holds(reader, since, until)
+        self._hold_on(rows, unit, since, until)
+        self._stragglers |= self._open_holds(rows, since, until)
         self._from = since
         self.revision += 1
 
-    def _hold_on(self, reader: LedgerReader, unit: int, since: int, until: int) -> bool:
+    def _hold_on(self, rows: Rows, unit: int, since: int, until: int) -> bool:
         """Add up charges whose ids lie in these milliseconds; tells whether there were any."""
-        cells = self._grouped(reader, unit, since, until)
+        cells = self._grouped(rows, unit, since, until)
         for at, number, figures in cells:
             self._add(at, number, figures, unit)
-        for charge_id, number, placed_at, nanos in _run(reader, _UNKNOWN, _low(since), _low(until)):
+        for charge_id, number, placed_at, nanos in rows.rows(_UNKNOWN, (_low(since), _low(until))):
             self._unknown[charge_id] = nanos
             self._add(placed_at, number, NOTHING._replace(unknown=nanos), unit)
         return bool(cells)
 
-    def _grouped(self, reader: LedgerReader, unit: int, since: int, until: int | None) -> list[Cell]:
+    def _grouped(self, rows: Rows, unit: int, since: int, until: int | None) -> list[Cell]:
         end = b"\xff" * 16 if until is None else _low(until)
-        rows = _run(
-            reader,
+        sums = rows.rows(
             f"SELECT placed_at / {unit}, identity_id, {_COLUMNS} FROM charges WHERE id >= ? AND id < ? GROUP BY 1, 2",
-            _low(since),
-            end,
+            (_low(since), end),
         )
-        found = [Cell(row[0] * unit, row[1], Figures(*row[2:])) for row in rows]
+        found = [Cell(row[0] * unit, row[1], Figures(*row[2:])) for row in sums]
         if until is None:
             found += [
                 Cell(placed_at // unit * unit, number, NOTHING._replace(unknown=nanos))
-                for _, number, placed_at, nanos in _run(reader, _UNKNOWN, _low(since), end)
+                for _, number, placed_at, nanos in rows.rows(_UNKNOWN, (_low(since), end))
             ]
         return found
 
-    def _name(self, reader: LedgerReader) -> None:
+    def _name(self, rows: Rows) -> None:
         if not self._unnamed:
             return
-        rows = _run(
-            reader,
-            "SELECT id, body FROM interned WHERE kind = 'identity' AND id IN (SELECT value FROM json_each(?))",
-            msgspec.json.encode(sorted(self._unnamed)).decode(),
-        )
-        self.names.update((number, decode_identity(body)) for number, body in rows)
+        unnamed = sorted(self._unnamed)
+        for start in range(0, len(unnamed), AT_ONCE):
+            some = among("id", unnamed[start : start + AT_ONCE])
+            bodies = rows.rows(f"SELECT id, body FROM interned WHERE kind = 'identity' AND {some}")
+            self.names.update((number, decode_identity(body)) for number, body in bodies)
         self._unnamed.clear()
 
 
 def _low(milliseconds: int) -> bytes:
     """What is not above any id made in that millisecond."""
     return milliseconds.to_bytes(6, "big")
-
-
-def _run(reader: LedgerReader, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    try:
-        return reader.rows(sql, values)
-    except apsw.Error as error:
-        raise StoreError(f"the ledger could not be read: {type(error).__name__}") from error

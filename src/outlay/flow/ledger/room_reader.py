@@ -10,11 +10,11 @@ import msgspec
 
 from outlay.flow.budgets import RUN_METER
 from outlay.flow.ledger.directory import decode_values
-from outlay.flow.ledger.port import ChargeRow
 from outlay.flow.ledger.reader import ChargeView
+from outlay.flow.ledger.rows import among, total
 from outlay.flow.ledger.run_reader import RunReader
-from outlay.flow.scope import UNATTRIBUTED, scope_text
-from outlay.kernel.errors import NotFound
+from outlay.flow.scope import BILLED, TAG_PREFIX, UNATTRIBUTED, is_dimension, scope_text
+from outlay.kernel.errors import ConfigError, NotFound
 
 MAX_CHARGES = 500
 """Charges of one page."""
@@ -54,23 +54,28 @@ class RoomReader(RunReader):
 
     def held(self) -> tuple[int, int]:
         """(open holds, nanos they hold)."""
-        row = self._all("SELECT count(*), coalesce(sum(nanos), 0) FROM holds", ())[0]
+        row = self._all(f"SELECT count(*), {total('nanos')} FROM holds")[0]
         return row[0], row[1]
 
     def refusals(
         self, since: int, until: int, size: int, where: Mapping[str, str] | None = None
     ) -> list[RefusalSum]:
         """Refusals by slot of `size` ns (whole minutes), code and budget; `where` may name `team` and `key`."""
-        if not self._all("SELECT 1 FROM sqlite_master WHERE name = 'refusals'", ()):
+        if not self._rows.has("refusals"):
             return []
-        chosen = {name: value for name, value in (where or {}).items() if name in ("team", "key")}
-        wanted = [("" if chosen.get(name) == UNATTRIBUTED else chosen.get(name)) for name in ("team", "key")]
+        conditions = ["minute >= ?", "minute < ?"]
+        values: list[Any] = [since // 60_000_000_000, -(-until // 60_000_000_000)]
+        for name in ("team", "key"):
+            wanted = (where or {}).get(name)
+            if wanted is not None:
+                conditions.append(f"{name} = ?")
+                values.append("" if wanted == UNATTRIBUTED else wanted)
         rows = self._all(
-            "SELECT minute * 60000000000 / ?3 * ?3, code, budget, sum(count) FROM refusals WHERE minute >= ?1"
-            " AND minute < ?2 AND (?4 IS NULL OR team = ?4) AND (?5 IS NULL OR key = ?5) GROUP BY 1, 2, 3",
-            (since // 60_000_000_000, -(-until // 60_000_000_000), size, *wanted),
+            f"SELECT minute * 60000000000 / {int(size)} * {int(size)}, code, budget, {total('count')} FROM refusals"
+            f" WHERE {' AND '.join(conditions)} GROUP BY 1, 2, 3",
+            values,
         )
-        return [RefusalSum(*row) for row in rows]
+        return [RefusalSum(*row) for row in sorted(rows)]
 
     def past_limits(self) -> list[PastLimit]:
         """Accounts of hard budgets, and of runs with a cap, that are past every limit they ever had.
@@ -79,20 +84,25 @@ class RoomReader(RunReader):
         tells how much was.
         """
         rows = self._all(
-            "SELECT id, name, scope, spent - highest FROM (SELECT a.id, a.name, a.scope, a.spent,"
-            " max(a.limit_nanos, coalesce((SELECT max(l.limit_nanos) FROM limits l WHERE l.budget = a.budget), 0),"
-            " coalesce((SELECT max(x.limit_nanos) FROM account_limits x WHERE x.account_id = a.id), 0)) AS highest"
-            " FROM accounts a LEFT JOIN (SELECT budget, max(seq), hard FROM limits GROUP BY budget) n USING (budget)"
-            " WHERE a.limit_nanos IS NOT NULL AND a.spent > a.limit_nanos AND (n.hard = 1 OR a.name = ?1))"
-            " WHERE spent > highest ORDER BY 4 DESC",
+            "SELECT a.id, a.name, a.scope, a.spent, a.limit_nanos,"
+            " (SELECT max(l.limit_nanos) FROM limits l WHERE l.budget = a.budget),"
+            " (SELECT max(x.limit_nanos) FROM account_limits x WHERE x.account_id = a.id)"
+            " FROM accounts a LEFT JOIN limits n ON n.budget = a.budget"
+            " AND n.seq = (SELECT max(l.seq) FROM limits l WHERE l.budget = a.budget)"
+            " WHERE a.limit_nanos IS NOT NULL AND a.spent > a.limit_nanos AND (n.hard = 1 OR a.name = ?)",
             (RUN_METER,),
         )
-        return [PastLimit(row[0], row[1], scope_text(decode_values(row[2])), row[3]) for row in rows]
+        found = []
+        for account_id, name, scope, spent, *limits in rows:
+            over = spent - max(limit or 0 for limit in limits)
+            if over > 0:
+                found.append(PastLimit(account_id, name, scope_text(decode_values(scope)), over))
+        return sorted(found, key=lambda past: (-past.over_nanos, past.account_id))
 
     def booked_under(self, account_ids: Set[int]) -> dict[int, int]:
         """Nanos of charges whose hold was placed in these accounts; reads all charges if there are any."""
         sets: dict[int, list[int]] = {}
-        for number, body in self._all("SELECT id, body FROM interned WHERE kind = 'accounts'", ()):
+        for number, body in self._all("SELECT id, body FROM interned WHERE kind = 'accounts'"):
             members = [int(part) for part in body.split(",") if part]
             wanted = [account for account in members if account in account_ids]
             if wanted:
@@ -100,9 +110,8 @@ class RoomReader(RunReader):
         found = dict.fromkeys(account_ids, 0)
         if sets:
             rows = self._all(
-                "SELECT accounts_id, sum(cost_nanos + adjustment_nanos) FROM charges WHERE accounts_id IN"
-                " (SELECT value FROM json_each(?)) GROUP BY 1",
-                (msgspec.json.encode(sorted(sets)).decode(),),
+                f"SELECT accounts_id, {total('cost_nanos + adjustment_nanos')} FROM charges"
+                f" WHERE {among('accounts_id', sorted(sets))} GROUP BY 1"
             )
             for number, nanos in rows:
                 for account in sets[number]:
@@ -112,10 +121,11 @@ class RoomReader(RunReader):
     def limit_history(self, account_id: int) -> list[LimitChange]:
         """Limits of an account, the newest first."""
         rows = self._all(
-            "SELECT x.at, x.limit_nanos, x.hard <> -1, x.seq FROM account_limits x WHERE x.account_id = ?1 UNION ALL"
+            "SELECT x.at, x.limit_nanos, CASE WHEN x.hard <> -1 THEN 1 ELSE 0 END, x.seq FROM account_limits x"
+            " WHERE x.account_id = ? UNION ALL"
             " SELECT l.at, l.limit_nanos, 0, l.seq FROM limits l WHERE l.budget = (SELECT budget FROM accounts"
-            " WHERE id = ?1) ORDER BY 4 DESC LIMIT 100",
-            (account_id,),
+            " WHERE id = ?) ORDER BY 4 DESC LIMIT 100",
+            (account_id, account_id),
         )
         return [LimitChange(row[0], row[1], bool(row[2])) for row in rows]
 
@@ -132,7 +142,7 @@ class RoomReader(RunReader):
             "SELECT id FROM interned WHERE kind = 'accounts' AND ',' || body || ',' LIKE ?",
             (f"%,{account_id},%",),
         )
-        return [row[0] for row in rows]
+        return sorted(row[0] for row in rows)
 
     def charges_behind(
         self,
@@ -146,37 +156,34 @@ class RoomReader(RunReader):
     ) -> list[ChargeView]:
         """The newest charges placed in that time whose identity has all values of `where` (dimension or `tag.NAME`),
         of one account if it is given, older than an id if it is given."""
-        identities = None
-        if where:
-            identities = msgspec.json.encode(self._identities(where)).decode()
-        sets = None if account_id is None else msgspec.json.encode(self.account_sets(account_id)).decode()
-        columns = ",".join(f"c.{name}" for name in ChargeRow._fields)
-        low = max(0, since // 1_000_000 - 300_000).to_bytes(6, "big")
-        rows = self._all(
-            f"SELECT {columns}, c.adjustment_nanos FROM charges c WHERE id >= ?1 AND (?2 IS NULL OR id < ?2)"
-            " AND placed_at >= ?3 AND placed_at < ?4"
-            " AND (?5 IS NULL OR identity_id IN (SELECT value FROM json_each(?5)))"
-            " AND (?6 IS NULL OR accounts_id IN (SELECT value FROM json_each(?6))) ORDER BY id DESC LIMIT ?7",
-            (low, before, since, until, identities, sets, min(limit, MAX_CHARGES)),
+        conditions, values = (
+            ["id >= ?", "placed_at >= ?", "placed_at < ?"],
+            [max(0, since // 1_000_000 - 300_000).to_bytes(6, "big"), since, until],
         )
-        return [self._charge_view(row) for row in rows]
+        if before is not None:
+            conditions.append("id < ?")
+            values.append(before)
+        if where:
+            conditions.append(among("identity_id", self._identities(where)))
+        if account_id is not None:
+            conditions.append(among("accounts_id", self.account_sets(account_id)))
+        return self._charge_views(conditions, values, min(limit, MAX_CHARGES))
 
     def _identities(self, where: Mapping[str, str]) -> list[int]:
-        clauses, values = [], []
+        conditions, values = [], []
         for name, value in where.items():
-            if name.startswith("tag."):
-                clauses.append(
-                    "EXISTS (SELECT 1 FROM json_each(body, '$.tags') t WHERE t.value ->> 0 = ? AND t.value ->> 1 = ?)"
-                    if value != UNATTRIBUTED
-                    else "NOT EXISTS (SELECT 1 FROM json_each(body, '$.tags') t WHERE t.value ->> 0 = ?)"
-                )
-                values += [name[4:]] if value == UNATTRIBUTED else [name[4:], value]
+            if not is_dimension(name):
+                raise ConfigError(f"unknown dimension {name!r}; use a dimension or tag.NAME")
+            if name.startswith(TAG_PREFIX):
+                conditions.append(f"coalesce({self._rows.paired('body', 'tags')}, ?) = ?")
+                values += [name.removeprefix(TAG_PREFIX), UNATTRIBUTED, value]
             else:
-                clauses.append("coalesce(body ->> ?, ?) = ?")
-                values += [f"$.{name}", "billed" if name == "billing" else UNATTRIBUTED, value]
+                conditions.append(f"coalesce({self._rows.member('body', name)}, ?) = ?")
+                values += [BILLED if name == "billing" else UNATTRIBUTED, value]
         rows = self._all(
-            f"SELECT id FROM interned WHERE kind = 'identity' AND {' AND '.join(clauses)} LIMIT {MAX_IDENTITIES}",
-            tuple(values),
+            f"SELECT id FROM interned WHERE kind = 'identity' AND {' AND '.join(conditions)}"
+            f" ORDER BY id DESC LIMIT {MAX_IDENTITIES}",
+            values,
         )
         return [row[0] for row in rows]
 

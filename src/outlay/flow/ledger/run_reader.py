@@ -4,9 +4,12 @@ from typing import Any
 
 import msgspec
 
+from outlay.flow.ledger.directory import decode_identity
 from outlay.flow.ledger.reader import MAX_ROWS, LedgerReader
+from outlay.flow.ledger.rows import AT_ONCE, among, total
 from outlay.flow.run_report import RunCharge
 from outlay.flow.runs import MAX_DEPTH
+from outlay.flow.scope import Identity
 from outlay.kernel.errors import NotFound, OutlayError
 from outlay.lookup.price import ModelPrice
 
@@ -52,6 +55,18 @@ class _Row(msgspec.Struct):
     max_calls: int | None = None
     deadline: int | None = None
 
+    def add(self, agent: str, *figures: int) -> None:
+        """What one of its agents did."""
+        cost, calls, read, cached, output, first, last = figures
+        self.agent = max(self.agent, agent)
+        self.cost += cost
+        self.calls += calls
+        self.input += read
+        self.cached += cached
+        self.output += output
+        self.first = min(self.first, first)
+        self.last = max(self.last, last)
+
 
 Key = tuple[str, str, str]
 
@@ -72,7 +87,7 @@ class RunReader(LedgerReader):
                 trees[above] = trees.get(above, 0) + row.cost
         views = [_view(key, row, trees[key]) for key, row in found.items() if row.calls or trees[key]]
         views = [view for view in views if run is None or run in (view.name, view.parent)]
-        return sorted(views, key=lambda view: -view.last_at)[:limit]
+        return sorted(views, key=lambda view: (-view.last_at, view.org, view.team, view.name))[:limit]
 
     def run_charges(
         self, run: str, *, team: str | None = None, org: str | None = None, since_ns: int = 0
@@ -104,65 +119,84 @@ class RunReader(LedgerReader):
 
     def _gathered(self, since_ns: int) -> dict[Key, _Row]:
         low = max(0, since_ns // 1_000_000 - 60_000).to_bytes(6, "big")
+        org, team, run, agent = (
+            self._rows.member("i.body", name) for name in ("org", "team", "run", "agent")
+        )
         rows = self._all(
-            "SELECT i.body ->> '$.org', i.body ->> '$.team', i.body ->> '$.run', max(i.body ->> '$.agent'),"
-            " sum(c.cost), sum(c.calls), sum(c.input), sum(c.cached), sum(c.output), min(c.first), max(c.last)"
-            " FROM interned i JOIN (SELECT identity_id, sum(cost_nanos + adjustment_nanos) AS cost,"
-            " sum(attempt = 1) AS calls, sum(coalesce(input_tokens, 0)) AS input,"
-            " sum(coalesce(cache_read_tokens, 0)) AS cached, sum(coalesce(output_tokens, 0)) AS output,"
-            " min(placed_at) AS first, max(settled_at) AS last FROM charges WHERE id >= ?1 AND placed_at >= ?2"
+            f"SELECT {org}, {team}, {run}, {agent}, {total('c.cost')}, {total('c.calls')}, {total('c.input')},"
+            f" {total('c.cached')}, {total('c.output')}, min(c.first), max(c.last) FROM interned i JOIN"
+            f" (SELECT identity_id, {total('cost_nanos + adjustment_nanos')} AS cost,"
+            f" count(CASE WHEN attempt = 1 THEN 1 END) AS calls, {total('input_tokens')} AS input,"
+            f" {total('cache_read_tokens')} AS cached, {total('output_tokens')} AS output,"
+            " min(placed_at) AS first, max(settled_at) AS last FROM charges WHERE id >= ? AND placed_at >= ?"
             " GROUP BY identity_id) c ON c.identity_id = i.id"
-            " WHERE i.kind = 'identity' AND i.body ->> '$.run' IS NOT NULL GROUP BY 1, 2, 3",
+            f" WHERE i.kind = 'identity' AND {run} IS NOT NULL GROUP BY 1, 2, 3, 4",
             (low, since_ns),
         )
-        found = {(row[0] or "", row[1] or "", row[2]): _Row(row[3] or "", "", *row[4:11]) for row in rows}
+        found: dict[Key, _Row] = {}
+        for row in rows:
+            found.setdefault((row[0] or "", row[1] or "", row[2]), _Row()).add(row[3] or "", *row[4:])
         for org, team, name, parent, cap, calls, deadline in self._opened():
             key = (org, team, name)
-            row = found.get(key)
-            if row is None:
-                # a run without charges is of interest only as the one above others
-                row = found[key] = _Row(first=0)
-            row.parent, row.cap, row.max_calls, row.deadline = parent, cap, calls, deadline
+            # a run without charges is of interest only as the one above others
+            opened = found.setdefault(key, _Row(first=0))
+            opened.parent, opened.cap, opened.max_calls, opened.deadline = parent, cap, calls, deadline
         return found
 
     def _opened(self) -> list[tuple[Any, ...]]:
-        if not self._all("SELECT 1 FROM sqlite_master WHERE name = 'runs'", ()):
+        if not self._rows.has("runs"):
             return []
-        return self._all(
-            "SELECT org, team, name, parent, cap_nanos, max_calls, deadline FROM runs"
-            f" ORDER BY opened_at DESC LIMIT {MAX_ROWS}",
-            (),
+        rows = self._all(
+            "SELECT org, team, name, parent, cap_nanos, max_calls, deadline, opened_at FROM runs"
+            f" ORDER BY opened_at DESC LIMIT {MAX_ROWS}"
         )
+        return [row[:-1] for row in sorted(rows, key=lambda row: (-row[7], row[:3]))]
 
     def _charges_of(self, keys: set[Key], since_ns: int) -> list[RunCharge]:
+        identities = self._identities_of(keys)
         low = max(0, since_ns // 1_000_000 - 60_000).to_bytes(6, "big")
         rows = self._all(
-            "SELECT c.id, c.request_id, c.attempt, i.body, c.route_id, c.price_id, c.placed_at, c.first_byte_at,"
-            " c.settled_at, c.status, c.basis, c.cost_nanos + c.adjustment_nanos, c.hold_nanos, c.input_tokens,"
-            " coalesce(c.cache_read_tokens, 0), coalesce(c.output_tokens, 0), coalesce(c.reasoning_tokens, 0),"
-            " c.http_status, c.reason FROM charges c JOIN interned i ON i.kind = 'identity' AND i.id = c.identity_id"
-            " WHERE c.id >= ?1 AND i.body ->> '$.run' IN (SELECT value FROM json_each(?2))"
-            f" ORDER BY c.placed_at LIMIT {MAX_RUN_CHARGES}",
-            (low, msgspec.json.encode(sorted({key[2] for key in keys})).decode()),
+            "SELECT id, request_id, attempt, identity_id, route_id, price_id, placed_at, first_byte_at, settled_at,"
+            " status, basis, cost_nanos + adjustment_nanos, hold_nanos, input_tokens, coalesce(cache_read_tokens, 0),"
+            " coalesce(output_tokens, 0), coalesce(reasoning_tokens, 0), http_status, reason FROM charges"
+            f" WHERE id >= ? AND {among('identity_id', identities)} ORDER BY placed_at, id LIMIT {MAX_RUN_CHARGES}",
+            (low,),
         )
+        self._learn("route", {row[4] for row in rows})
+        self._learn("price", {row[5] for row in rows})
         found = []
         for row in rows:
-            identity: dict[str, Any] = msgspec.json.decode(row[3])
-            if (identity.get("org", ""), identity.get("team", ""), identity.get("run", "")) not in keys:
-                continue
+            identity = identities[row[3]]
             names = RunCharge.__struct_fields__
             values = (
                 row[0].hex(),
                 row[1].hex(),
                 row[2],
-                identity["run"],
-                str(identity.get("agent", "")),
+                identity.run,
+                identity.agent,
                 self._route(row[4])["model"],
                 *row[6:17],
                 *_rates(self._body("price", row[5])),
                 *row[17:],
             )
             found.append(RunCharge(**dict(zip(names, values, strict=True))))
+        return found
+
+    def _identities_of(self, keys: set[Key]) -> dict[int, Identity]:
+        """Who made calls in these runs."""
+        names = sorted({key[2] for key in keys})
+        found: dict[int, Identity] = {}
+        for start in range(0, len(names), AT_ONCE):
+            some = names[start : start + AT_ONCE]
+            rows = self._all(
+                "SELECT id, body FROM interned WHERE kind = 'identity'"
+                f" AND {self._rows.member('body', 'run')} IN ({','.join('?' * len(some))})",
+                some,
+            )
+            for number, body in rows:
+                identity = decode_identity(body)
+                if (identity.org, identity.team, identity.run) in keys:
+                    found[number] = identity
         return found
 
 
