@@ -101,7 +101,7 @@ def look(world: World) -> list[Any]:
     """One look of the watch, as its process makes it; settlements are on disk a moment after their answer."""
     time.sleep(0.05)
     config = load_config(world.path, {})
-    operations = ControlClient(config.ledger_path)
+    operations = ControlClient(config.local_path)
     try:
         return Watch(pause_s=0.01).look(config, operations, SystemClock().now())
     finally:

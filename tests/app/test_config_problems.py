@@ -163,7 +163,11 @@ CASES = [
     ),
     ("access: [{scope: {team: a}}]\n", "outlay.yaml:1: access[0]: needs allow or deny"),
     # the ledger
-    ("ledger: postgresql://h/d\n", "outlay.yaml:1: ledger: PostgreSQL is not supported yet"),
+    (
+        "ledger: postgresql://user:p@ss@host/books\n",
+        "outlay.yaml:1: ledger: cannot be read as postgresql://user:password@host/database;"
+        " escape @ : / ? # in the password",
+    ),
     ("ledger: mysql://h/d\n", "outlay.yaml:1: ledger: unknown kind of ledger 'mysql'"),
     # the environment
     (

@@ -84,7 +84,7 @@ def snapshot(config: Config) -> Snapshot:
 
 def test_top_level(config: Config, snapshot: Snapshot) -> None:
     assert config.org == "acme"
-    assert config.ledger_path == Path("/srv/outlay/data/books.db")
+    assert config.local_path == Path("/srv/outlay/data/books.db")
     assert config.console.admin_token == "t" * 16
     assert (config.gateway.host, config.gateway.port, config.gateway.sync.value) == (
         "127.0.0.1",
@@ -116,7 +116,7 @@ def test_the_environment_wins_over_a_default_unless_it_is_empty() -> None:
     ],
 )
 def test_ledger_paths(ledger: str, path: str) -> None:
-    assert parse_config(f"ledger: {ledger}\n", FILE, {}).ledger_path == Path(path)
+    assert parse_config(f"ledger: {ledger}\n", FILE, {}).local_path == Path(path)
 
 
 def test_providers_and_their_defaults(snapshot: Snapshot) -> None:

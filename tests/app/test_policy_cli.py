@@ -356,7 +356,7 @@ policies:
 def test_a_replay_begins_with_what_was_spent_before(folder: Path, run: Run, filled: int, window: str) -> None:
     config = load_config(folder / "outlay.yaml", {})
     write(folder, f"budgets:\n  - {{name: half, limit_usd: {filled // 2 / 1e9:.9f}, window: {window}}}\n")
-    with HistoryReader(config.ledger_path) as reader:
+    with HistoryReader(config.local_path) as reader:
         times = [row[0] for row in reader.past(0, 2**62)]
     assert times == sorted(times)
     assert len(times) == simulated(run)["ledger"]["charges"]

@@ -465,7 +465,7 @@ def test_an_alert_is_kept_as_untold_while_it_is_told(tmp_path: Path) -> None:
     seen: list[Any] = []
 
     def alerts() -> list[Any]:
-        operations = ControlClient(load_config(config, {}).ledger_path)
+        operations = ControlClient(load_config(config, {}).local_path)
         try:
             return operations.alerts()
         finally:
@@ -494,7 +494,7 @@ def test_an_alert_is_kept_as_untold_while_it_is_told(tmp_path: Path) -> None:
                 while ask(url, "/v1/chat/completions", body)[0] == 200:
                     pass
                 time.sleep(0.1)  # settlements are on disk a moment after their answer
-                operations = ControlClient(load_config(config, {}).ledger_path)
+                operations = ControlClient(load_config(config, {}).local_path)
                 try:
                     (told,) = Watch(pause_s=0.01).look(
                         load_config(config, {}), operations, SystemClock().now()

@@ -18,7 +18,7 @@ from outlay.flow.ledger.audit import Audit, audit
 from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
 from outlay.flow.ledger.liveness import is_proven_dead, this_process
 from outlay.flow.ledger.place import Database
-from outlay.flow.ledger.port import RefusalRow, StoreFenced
+from outlay.flow.ledger.port import RefusalRow, StoreFenced, StoreUnreachable
 from outlay.flow.ledger.postgres import PostgresStore, spelled
 from outlay.flow.scope import Identity
 from outlay.kernel.errors import AccountingBroken, StoreError
@@ -112,7 +112,7 @@ def test_a_lost_reply_to_a_commit_is_no_doubt(proxied: tuple[Bench, Proxy], mome
         bench.settle(hold, 4)
         assert right(bench.url).spend_nanos == 7
     else:
-        assert [type(error) for error in told] == [StoreError]
+        assert [type(error) for error in told] == [StoreUnreachable]
         assert bench.balance("all") == (3, 0)
     bench.spend(5)
     assert right(bench.url).open_holds == 0
@@ -136,7 +136,7 @@ def test_what_a_lost_batch_held_is_written_once(
     proxy.cut, proxy.is_down = moment, True
     bench.timers.once()
     assert proxy.cuts == 1
-    assert [type(error) for error in told] == [StoreError]
+    assert [type(error) for error in told] == [StoreUnreachable]
     assert bench.books.is_down
     assert bench.place(10, told=lambda _hold, error: told.append(error)) is not None
     bench.timers.once()
@@ -244,7 +244,7 @@ def test_nobody_waits_for_a_store_that_is_down(tmp_path: Path, monkeypatch: pyte
         proxy.is_down = True
         proxy.drop()
         bench.books.settle()
-        assert [type(error) for error in told] == [StoreError]
+        assert [type(error) for error in told] == [StoreUnreachable]
         assert bench.books.is_down
         proxy.is_down = False
         bench.books.settle()

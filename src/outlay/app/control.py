@@ -17,11 +17,12 @@ from typing import Any, Final
 import msgspec
 
 from outlay.app.config import load_config
+from outlay.app.opening import open_store
 from outlay.app.operations import ConfigSource, Operating, Operations
 from outlay.flow.ledger.audit import audit
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.place import LedgerPlace
-from outlay.flow.ledger.sqlite import SqliteStore
+from outlay.flow.ledger.port import StoreInUse
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import ConfigError, NotFound, OutlayError, ReadOnlyObject, StoreError
 from outlay.lookup.feed import load_feed
@@ -321,7 +322,7 @@ def open_operations(config_path: Path, environ: Mapping[str, str] | None = None)
     """
     environment = os.environ if environ is None else environ
     config = load_config(config_path, environment)
-    ledger = config.ledger_path
+    ledger = config.local_path
     try:
         client = ControlClient(ledger, config.ledger_place)
     except OSError:
@@ -333,8 +334,11 @@ def open_operations(config_path: Path, environ: Mapping[str, str] | None = None)
             client.close()
         return
     clock = SystemClock()
-    store = SqliteStore(ledger)
-    books = Books(store, clock, _NoTimers())
+    store = open_store(config)
+    try:
+        books = Books(store, clock, _NoTimers())
+    except StoreInUse as error:
+        raise StoreInUse(f"{error}; give this command where the gateway runs that owns it") from error
     try:
         feed = load_feed(feed_cache(ledger))
         operations = Operations(

@@ -21,6 +21,7 @@ from outlay.flow.budgets import BudgetSpec
 from outlay.flow.gateway.caller import clean_text
 from outlay.flow.gateway.snapshot import Disclose, Mode, Provider, Settings, Snapshot, parse_base_url
 from outlay.flow.ledger.direct import DirectLedger
+from outlay.flow.ledger.place import is_database
 from outlay.flow.policy import PolicySpec, budgets_of, rules_of
 from outlay.flow.runs import MAX_CALLS, MAX_SECONDS
 from outlay.flow.scope import MAX_VALUE_LENGTH, Identity
@@ -132,7 +133,7 @@ def wrap(
     wanted = _Wanted(config, provider, tuple(prices), book, settings, wait_s)
     limit = None if budget_usd is None else _nanos(budget_usd, "budget_usd")
     own = _Own(budget or f"wrap-{uuid4().hex[:12]}", limit, tuple(budgets), identity)
-    meter = _meter(clock, Path(ledger) if ledger else default_ledger(), wanted, own, (client, vendor))
+    meter = _meter(clock, _file_of(ledger), wanted, own, (client, vendor))
     watch = EmbeddedWatch(meter, refuser)
     if vendor.dialect is Dialect.GOOGLE:
         return wrap_google(client, watch)  # type: ignore[no-any-return]
@@ -182,7 +183,7 @@ def _tally(budget_usd: Usd | None, budget: str, more: dict[str, Any], enforce: b
     )
     limit = None if budget_usd is None else _nanos(budget_usd, "budget_usd")
     own = _Own(budget or f"callback-{uuid4().hex[:12]}", limit, tuple(said.get("budgets", ())), more)
-    path = Path(said["ledger"]) if said.get("ledger") else default_ledger()
+    path = _file_of(said.get("ledger"))
     return Tally(_meter(SystemClock(), path, wanted, own, None))
 
 
@@ -225,6 +226,14 @@ def budget(
     return BudgetSpec(
         name, dict(scope or {}), None if limit_usd is None else _nanos(limit_usd, "limit_usd"), found, hard
     )
+
+
+def _file_of(ledger: str | Path | None) -> Path:
+    if ledger and is_database(str(ledger)):
+        raise ConfigError(
+            "an embedded ledger is a file; with a ledger in PostgreSQL, wrap(gateway=...)", key="ledger"
+        )
+    return Path(ledger) if ledger else default_ledger()
 
 
 def default_ledger() -> Path:

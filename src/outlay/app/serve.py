@@ -14,10 +14,9 @@ import uvloop
 
 from outlay.app.config import Config
 from outlay.app.control import feed_cache, serve_control, socket_path
+from outlay.app.opening import stand_by
 from outlay.app.operations import ConfigSource, Operations
 from outlay.flow.gateway.server import Gateway
-from outlay.flow.ledger.books import Books
-from outlay.flow.ledger.sqlite import SqliteStore
 from outlay.kernel.clock import SystemClock
 from outlay.kernel.errors import AccountingBroken, ConfigError, OutlayError
 from outlay.lookup.feed import load_feed
@@ -64,10 +63,13 @@ async def _serve(config_path: Path) -> int:
     source = ConfigSource(config_path, os.environ)
     config = source.config
     clock = SystemClock()
-    ledger = config.ledger_path
+    ledger = config.local_path
     feed = load_feed(feed_cache(ledger))
-    store = SqliteStore(ledger, full=config.gateway.sync == "full")
-    books = Books(store, clock, loop)
+    opened = await stand_by(config, clock, loop, loop.call_soon_threadsafe, log=_log, stopping=stopping)
+    if opened is None:
+        _log("stopped")
+        return 0
+    store, books = opened
     operations = Operations(source, store, books, clock, feed, config.ledger_place)
     gateway = Gateway(books, store, clock, operations.snapshot, loop)
     operations.gateway = gateway

@@ -61,7 +61,7 @@ def simulate(config: Config, file: PolicyFile, since: int, until: int, *, replac
             for row in reader.objects()
             if row.body and row.kind in _KINDS
         ]
-        snapshot = build_snapshot(config, stored, load_feed(feed_cache(config.ledger_path)), 0)
+        snapshot = build_snapshot(config, stored, load_feed(feed_cache(config.local_path)), 0)
         rules = rules_of(snapshot, file, replaces=replaces)
         replay = Replay(rules.policies, rules.budgets, reader, Aiming(snapshot))
         replay.seed(reader.spent_before(replay.budgets, since))

@@ -33,7 +33,7 @@ def run_alerts(config_path: Path) -> int:
             source.config = config
         said = ""
         try:
-            operations = ControlClient(source.config.ledger_path, source.config.ledger_place)
+            operations = ControlClient(source.config.local_path, source.config.ledger_place)
             try:
                 for alert in watch.look(source.config, operations, clock.now()):
                     _log("alert", id=alert.id, state=alert.state.value, undelivered=len(alert.undelivered))

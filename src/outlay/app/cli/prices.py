@@ -170,7 +170,7 @@ def _prices(options: argparse.Namespace) -> _Prices:
         return _Prices(book, tuple(book.feed.providers()), now)
     config = open_config(options.config)
     book = build_snapshot(
-        config, _stored_prices(config, options.config), load_feed(feed_cache(config.ledger_path)), 0
+        config, _stored_prices(config, options.config), load_feed(feed_cache(config.local_path)), 0
     ).book
     sources = dict.fromkeys(provider.prices or provider.name for provider in config.declared.providers)
     return _Prices(book, tuple(sources) or tuple(book.feed.providers()), now)

@@ -8,7 +8,7 @@ _TEXT: Final = """\
 # This file holds secrets: before you share it, replace them by ${NAME}.
 version: 1
 org: default                # organisation of keys that name none
-ledger: outlay.db           # SQLite file, relative to this file
+ledger: outlay.db           # SQLite file, relative to this file, or a postgresql:// address
 
 gateway:
   host: 127.0.0.1

@@ -3,6 +3,7 @@
 The same checks serve entries of outlay.yaml (`budgets[2].window`) and stored objects (`window`).
 """
 
+import importlib.util
 import re
 from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
@@ -43,6 +44,7 @@ from outlay.app.config.tree import (
 from outlay.app.config.values import MIN_SECRET_LENGTH
 from outlay.flow.budgets import RUN_METER
 from outlay.flow.gateway.snapshot import GENERATION, Progressive, parse_base_url
+from outlay.flow.ledger.place import Database, is_database
 from outlay.flow.outcome import Billing
 from outlay.flow.scope import DIMENSIONS, MAX_TAGS, MAX_VALUE_LENGTH, is_dimension
 from outlay.flow.windows import parse_window
@@ -238,11 +240,19 @@ def _check_name(name: str, path: str, report: Report) -> None:
 
 def _check_ledger(ledger: str, report: Report) -> None:
     scheme, separator, _ = ledger.partition("://")
-    if separator and scheme in ("postgresql", "postgres"):
-        report("ledger", "PostgreSQL is not supported yet; give the path of a SQLite file such as outlay.db")
+    if is_database(ledger):
+        if not Database(ledger).is_readable:
+            report(
+                "ledger",
+                "cannot be read as postgresql://user:password@host/database;"
+                " escape @ : / ? # in the password (%40 %3A %2F %3F %23)",
+            )
+        elif importlib.util.find_spec("psycopg") is None:
+            report("ledger", "needs PostgreSQL's driver; pip install 'outlay[postgres]'")
     elif separator and scheme != "sqlite":
         report(
-            "ledger", f"unknown kind of ledger {scheme!r}; give the path of a SQLite file such as outlay.db"
+            "ledger",
+            f"unknown kind of ledger {scheme!r}; give a SQLite file such as outlay.db, or a postgresql:// address",
         )
     elif not ledger_text(ledger) or ledger_text(ledger).endswith("/"):
         report("ledger", "needs the path of a file such as outlay.db")

@@ -22,7 +22,7 @@ from outlay.app.config.tree import (
     SelfHostedEntry,
     price_name,
 )
-from outlay.flow.ledger.place import LedgerPlace
+from outlay.flow.ledger.place import Database, LedgerPlace, is_database
 from outlay.kernel.errors import ConfigError
 
 MAX_PROBLEMS: Final = 50
@@ -77,14 +77,20 @@ class Config:
         return self.declared.console
 
     @property
-    def ledger_path(self) -> Path:
-        """The SQLite file, absolute; the owner's socket and the compiled prices lie beside it."""
-        return (self.folder / ledger_text(self.declared.ledger)).resolve()
+    def local_path(self) -> Path:
+        """The SQLite file, absolute; the owner's socket and the compiled prices lie beside it.
+
+        With a ledger in a database they lie beside outlay.yaml, as if there were a file of this name.
+        """
+        ledger = self.declared.ledger
+        name = self.path.stem + ".pg" if is_database(ledger) else ledger_text(ledger)
+        return (self.folder / name).resolve()
 
     @property
     def ledger_place(self) -> LedgerPlace:
-        """Where the ledger's rows are read."""
-        return self.ledger_path
+        """Where the ledger is."""
+        ledger = self.declared.ledger
+        return Database(ledger) if is_database(ledger) else self.local_path
 
     def place(self, path: str) -> str:
         """`outlay.yaml:31` of a path."""

@@ -9,6 +9,7 @@ import msgspec
 from outlay.app.config.decode import field_types, joined
 from outlay.app.config.load import Config
 from outlay.app.config.tree import Reading
+from outlay.flow.ledger.place import place_of
 
 HIDDEN: Final = "***"
 DEFAULT: Final = "default"
@@ -26,7 +27,11 @@ class ValueOrigin(NamedTuple):
 
 def config_origins(config: Config) -> list[ValueOrigin]:
     """Every effective value of a configuration, in the order of the tree."""
-    return [ValueOrigin(path, text, _origin(config, path)) for path, text in _leaves(config.declared, "")]
+    found = [ValueOrigin(path, text, _origin(config, path)) for path, text in _leaves(config.declared, "")]
+    # the address of a database holds its password
+    return [
+        each._replace(value=str(place_of(each.value))) if each.path == "ledger" else each for each in found
+    ]
 
 
 def _origin(config: Config, path: str) -> str:

@@ -528,7 +528,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     org: Label = "default"
     """Organisation of keys that name none."""
     ledger: str = "outlay.db"
-    """SQLite file, relative to the YAML's folder; `sqlite:///path` is the same."""
+    """SQLite file, relative to the YAML's folder (`sqlite:///path` is the same), or a `postgresql://` address."""
     gateway: GatewaySection = GatewaySection()
     console: ConsoleSection = ConsoleSection()
     providers: tuple[ProviderEntry, ...] = ()

@@ -51,7 +51,7 @@ class Desk:
         """Held while a key is made: two creations of one name must not both find it free."""
         self.deciding = Lock()
         """Held while a decision is checked and made."""
-        self._ledger = source.config.ledger_path
+        self._ledger = source.config.local_path
         self._place = source.config.ledger_place
         self._shelf = Shelf(self._place)
         self.rollup = Rollup(self._place, clock)

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 SCHEMES: Final = ("postgresql://", "postgres://")
+_UNCLEAR: Final = "..."
 
 
 class Database:
@@ -17,6 +18,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it is clear which part is which: a password that is not escaped may be taken for a host."""
+        return _shown(self.url) != _UNCLEAR
 
     def __str__(self) -> str:
         return f"postgresql://{_shown(self.url)}"
@@ -34,9 +40,14 @@ class Database:
 LedgerPlace = Path | Database
 
 
+def is_database(text: str) -> bool:
+    """Whether a `ledger` value names a database."""
+    return text.startswith(SCHEMES)
+
+
 def place_of(text: str) -> LedgerPlace:
     """The place that a `ledger` value or an argument names: a `postgresql://` URL, or the path of a file."""
-    return Database(text) if text.startswith(SCHEMES) else Path(text)
+    return Database(text) if is_database(text) else Path(text)
 
 
 def name_of(place: LedgerPlace) -> str:
@@ -48,16 +59,16 @@ def _shown(url: str) -> str:
     """User, host, port and database of a URL; nothing of one that a mistake in its password may have moved."""
     address, _, rest = url.partition("://")[2].partition("?")
     if not address or "@" in rest or "#" in address or address.count("@") > 1:
-        return "..."
+        return _UNCLEAR
     try:
         found = urlsplit(f"postgresql://{address}")
         port = found.port
     except ValueError:
-        return "..."
+        return _UNCLEAR
     if "@" in address and "@" not in found.netloc:
-        return "..."
+        return _UNCLEAR
     if "@" not in address and ":" in found.netloc and port is None:
-        return "..."
+        return _UNCLEAR
     user = f"{found.username}@" if found.username else ""
     host = found.netloc.rpartition("@")[2]
     return f"{user}{host}{found.path}"

@@ -312,6 +312,14 @@ class StoreBusy(StoreError):
     code = "ledger_busy"
 
 
+class StoreInUse(StoreError):
+    """Another process owns the ledger: it may be had when that one is gone."""
+
+
+class StoreUnreachable(StoreError):
+    """The database that holds the ledger does not answer: it may when it is asked again."""
+
+
 class StoreFenced(StoreError):
     """Another process owns the ledger now: this one may write nothing more and must end."""
 

@@ -31,6 +31,7 @@ from outlay.flow.ledger.port import (
     JobRow,
     LimitRow,
     Loaded,
+    StoreInUse,
 )
 from outlay.flow.ledger.postgres_link import (
     GIVEN_UP,
@@ -99,8 +100,8 @@ class PostgresStore(SqlLookups):
         self._writer = None if post is None else _Writer(self._write, self._renew, post)
 
     def load(self, now: int) -> Loaded:
-        """See `Store.load`. Raises StoreError while another process owns the ledger."""
-        db = self._reads
+        """See `Store.load`. Raises StoreInUse while another process owns the ledger; it may be asked again."""
+        db = self._reading()
         try:
             with db.transaction():
                 self._take_over(db)
@@ -124,6 +125,7 @@ class PostgresStore(SqlLookups):
                     host_crashed=False,
                 )
         except psycopg.Error as error:
+            self._reads.close()
             raise store_error(error) from error
         if self._writer is not None:
             self._writer.start()
@@ -139,7 +141,7 @@ class PostgresStore(SqlLookups):
         )[0]
         epoch, is_stopped, holder, silent_ms = row
         if not is_stopped and silent_ms < self._lease_s * 1000 and not is_proven_dead(holder):
-            raise StoreError(
+            raise StoreInUse(
                 "the ledger is in use by another Outlay process, which renewed its lease"
                 f" {max(0, silent_ms)} ms ago; it can be taken over {self._lease_s:.0f} s after it stops"
             )

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from outlay.flow.ledger.place import Database
-from outlay.flow.ledger.port import StoreBusy, StoreFenced
+from outlay.flow.ledger.port import StoreBusy, StoreFenced, StoreUnreachable
 from outlay.kernel.errors import StoreError
 
 Values = tuple[Any, ...]
@@ -72,6 +72,8 @@ def store_error(error: psycopg.Error) -> StoreError:
         return fenced()
     if error.sqlstate in GIVEN_UP:
         return StoreBusy("the ledger's database gave the transaction up for another's sake")
+    if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "57P").startswith(("57P", "08")):
+        return StoreUnreachable(f"the ledger's database is gone: {type(error).__name__}")
     state = f" ({error.sqlstate})" if error.sqlstate else ""
     return StoreError(f"the ledger's database failed: {type(error).__name__}{state}")
 
@@ -83,4 +85,4 @@ def unreachable(error: psycopg.Error, place: Database) -> StoreError:
         return StoreError(f"the ledger's database {place} refuses this user's password")
     if "does not exist" in said:
         return StoreError(f"the ledger's database {place}: there is no such database or user")
-    return StoreError(f"the ledger's database {place} cannot be reached")
+    return StoreUnreachable(f"the ledger's database {place} cannot be reached")

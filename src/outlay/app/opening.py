@@ -1,0 +1,68 @@
+"""Opens the ledger that a configuration names, to write it: a SQLite file, or a PostgreSQL database."""
+
+import asyncio
+from collections.abc import Callable
+
+from outlay.app.config import Config
+from outlay.flow.ledger.books import Books, Timers
+from outlay.flow.ledger.place import Database
+from outlay.flow.ledger.port import Store, StoreInUse, StoreUnreachable
+from outlay.kernel.clock import Clock
+from outlay.kernel.errors import StoreError
+
+STANDBY_S = 0.3
+"""How often a gateway that waits for the ledger asks for it."""
+
+Post = Callable[[Callable[[], object]], object]
+
+
+def open_store(config: Config, post: Post | None = None) -> Store:
+    """The store of the ledger, not loaded yet. Raises StoreError.
+
+    `post` runs a callback on the loop of the books, from any thread: a database is written beside it.
+    """
+    place = config.ledger_place
+    if not isinstance(place, Database):
+        # imported here, as PostgreSQL's is: one of them is needed
+        from outlay.flow.ledger.sqlite import SqliteStore
+
+        return SqliteStore(place, full=config.gateway.sync == "full")
+    try:
+        from outlay.flow.ledger.postgres import PostgresStore
+    except ImportError as error:
+        raise StoreError(
+            f"the ledger {place} needs PostgreSQL's driver; pip install 'outlay[postgres]'"
+        ) from error
+    return PostgresStore(place.url, post=post)
+
+
+async def stand_by(
+    config: Config,
+    clock: Clock,
+    timers: Timers,
+    post: Post,
+    *,
+    log: Callable[..., None],
+    stopping: asyncio.Event,
+) -> tuple[Store, Books] | None:
+    """Store and books, as soon as the ledger can be had; None if told to stop before.
+
+    A file is had at once or not at all. A database may be another gateway's for now, or not answer: this one stands by,
+    and takes its place when it can. Raises StoreError for what waiting does not mend.
+    """
+    said = ""
+    store: Store | None = None
+    while not stopping.is_set():
+        try:
+            store = store or open_store(config, post)
+            return store, Books(store, clock, timers)
+        except (StoreInUse, StoreUnreachable) as error:
+            kind = type(error).__name__
+            if kind != said:
+                said = kind
+                log("standby", message=str(error))
+        try:
+            await asyncio.wait_for(stopping.wait(), STANDBY_S)
+        except TimeoutError:
+            continue
+    return None
