@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from outlay.flow.ledger.audit import audit
@@ -177,6 +178,42 @@ def test_a_standby_takes_over_and_says_why_it_waits(tmp_path: Path) -> None:
         assert third.wait_for_json()["event"] == "standby"
         assert third.end() == 0, "a standby stops when it is told to"
         nodes.stop()
+
+
+def test_whose_place_was_taken_ends_though_it_streams(tmp_path: Path) -> None:
+    """A machine that stood still wakes up: what it streams was booked by the one that took over."""
+    ledger = fresh_ledger()
+    with MockProvider(prices=MOCK_PRICES, behaviour={"chunk_ms": 100, "output_tokens": 2_000}) as mock:
+        nodes = Nodes(tmp_path, ledger, mock)
+        first = nodes.start("a")
+        _, url = nodes.active()
+        second = nodes.start("b")
+        assert second.wait_for_json()["event"] == "standby"
+
+        async def stream() -> None:
+            with pytest.raises((OSError, IndexError, ValueError)):
+                await post(url, {**REQUEST, "stream": True, "max_tokens": 2_000}, secret=SECRET)
+
+        async def both() -> None:
+            call = asyncio.create_task(stream())
+            await asyncio.sleep(1)
+            with psycopg.connect(ledger, autocommit=True) as db:
+                # beside its signs of life, as long as it takes the other to look
+                while second.exit_status is None and len(_events(second)) < 2:
+                    db.execute("UPDATE writer SET renewed_at = renewed_at - INTERVAL '60 seconds'")
+                    await asyncio.sleep(0.05)
+            call.cancel()
+
+        asyncio.run(both())
+        deadline = time.monotonic() + 20
+        while first.exit_status is None:
+            assert time.monotonic() < deadline, first.output
+            time.sleep(0.05)
+        assert first.exit_status == 70
+        nodes.stop()
+        found = audit(Database(ledger))
+        assert (found.findings, found.open_holds) == ((), 0)
+        assert found.unknown_nanos > 0
 
 
 def charges_of(ledger: str) -> dict[str, ChargeView]:

@@ -498,7 +498,7 @@ class Operations(Approvals):
     # -- state ----------------------------------------------------------------------------------------------------
 
     def accept(self, code: str) -> bool:
-        """Accept what blocks spending (`clock_jumped`, `host_crashed`); tells whether it did block."""
+        """Accept what blocks spending (`clock_jumped`, `ledger_restored`, ...); tells whether it did block."""
         return self.gateway.accept(code) if self.gateway is not None else False
 
     def status(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import uvloop
 
 from outlay.app.config import Config
 from outlay.app.control import feed_cache, serve_control, socket_path
+from outlay.app.mark import Mark
 from outlay.app.opening import stand_by
 from outlay.app.operations import ConfigSource, Operations
 from outlay.flow.gateway.server import Gateway
@@ -74,6 +75,11 @@ async def _serve(config_path: Path) -> int:
     gateway = Gateway(books, store, clock, operations.snapshot, loop)
     operations.gateway = gateway
     operations.on_change = gateway.swap
+    mark = Mark(ledger)
+    if gateway.blocked is None:
+        gateway.blocked = mark.missing(store)
+    if gateway.blocked is not None:
+        _log("blocked", code=gateway.blocked.code)
     gateway.approving = operations
     gateway.order_taker = operations.take_order
     control = await serve_control(operations, socket_path(ledger))
@@ -84,7 +90,7 @@ async def _serve(config_path: Path) -> int:
     _log("listening", host=config.gateway.host, port=port, pid=os.getpid(), recovered_holds=books.recovered)
     follower = _Follower(operations, clock)
     follower.follow(config)
-    watcher = loop.create_task(_watch(operations, follower))
+    watcher = loop.create_task(_watch(operations, follower, lambda: mark.keep(books, gateway.blocked)))
     await stopping.wait()
     for task in (watcher, follower.task):
         if task is not None:
@@ -92,12 +98,14 @@ async def _serve(config_path: Path) -> int:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
     control.close()
-    await gateway.drain()
+    # whose ledger is another's lets nobody finish: what it streams is booked already
+    await gateway.drain(0 if broken else None)
     if broken:
         # what is in memory contradicts itself: write nothing more, let recovery rebuild from the rows
         _log("accounting_broken", message=str(broken[0]))
         return 70
     books.close()
+    mark.keep(books, gateway.blocked)
     with contextlib.suppress(OSError):
         socket_path(ledger).unlink()
     _log("stopped")
@@ -135,11 +143,12 @@ class _Follower:
         self._configure(config)
 
 
-async def _watch(operations: Operations, follower: _Follower) -> None:
+async def _watch(operations: Operations, follower: _Follower, keep_mark: Callable[[], None]) -> None:
     problem: str | None = None
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(WATCH_S)
+        await loop.run_in_executor(None, keep_mark)
         # parsing a large file takes longer than a request may wait: it happens in a thread
         config = await loop.run_in_executor(None, operations.source.read_if_changed)
         if config is not None and operations.take(config):

@@ -125,6 +125,11 @@ def _add_running(commands: Any) -> None:
         help="go on spending after a host crash that may have lost rows",
     )
     accept.add_argument(
+        "--accept-restore",
+        action="store_true",
+        help="go on spending from a ledger that is older than what this gateway wrote",
+    )
+    accept.add_argument(
         "--accept-clock", action="store_true", help="go on spending after the system clock jumped"
     )
 

@@ -59,8 +59,13 @@ def doctor(options: argparse.Namespace, terminal: Terminal) -> int:
     """Look at everything; exit code 1 if something is a problem."""
     config = open_config(options.config)
     with operating(options.config) as operations:
-        if options.accept_recovery or options.accept_clock:
-            code = "host_crashed" if options.accept_recovery else "clock_jumped"
+        accepts = {
+            "host_crashed": options.accept_recovery,
+            "clock_jumped": options.accept_clock,
+            "ledger_restored": options.accept_restore,
+        }
+        code = next((code for code, is_accepted in accepts.items() if is_accepted), None)
+        if code is not None:
             accepted = operations.accept(code)
             terminal.document({"code": code, "accepted": accepted})
             terminal.text(
@@ -119,7 +124,12 @@ def _of_state(state: dict[str, Any]) -> list[Finding]:
     ]
     blocked = metrics.get("blocked")
     if blocked and blocked != "host_crashed":
-        hint = "; `outlay doctor --accept-clock`" if blocked == "clock_jumped" else ""
+        hints = {
+            "clock_jumped": "; check the clock, then `outlay doctor --accept-clock`",
+            "ledger_restored": ": the ledger is older than what this gateway wrote, so that what was spent since is not"
+            " in it; compare with the provider, then `outlay doctor --accept-restore`",
+        }
+        hint = hints.get(blocked, "")
         found.append(Finding("spending", "problem", f"blocked: {blocked}{hint}"))
     if metrics.get("is_store_down"):
         found.append(Finding("ledger", "problem", "the ledger does not take writes; all calls are refused"))

@@ -175,15 +175,16 @@ class Gateway:
         """Put other keys of token issuers in force for every call from now on; what a token opened is asked anew."""
         self.snapshot = self.snapshot.with_tokens(tokens)
 
-    async def drain(self) -> None:
-        """Stop listening, let open exchanges end within the grace, cut and settle the rest."""
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Stop listening, let open exchanges end within the grace (the settings' own), cut and settle the rest."""
+        grace_s = self.snapshot.settings.shutdown_timeout_s if grace_s is None else grace_s
         self.is_draining = True
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
             if connection.request is None:
                 connection.close()
-        deadline = self.clock.monotonic() + self.snapshot.settings.shutdown_timeout_s * 1_000_000_000
+        deadline = self.clock.monotonic() + round(grace_s * 1_000_000_000)
         while (self.exchanges or self.room.count) and self.clock.monotonic() < deadline:  # noqa: ASYNC110 - many ends
             await asyncio.sleep(0.02)
         for session in list(self.sessions):
@@ -231,7 +232,7 @@ class Gateway:
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
     def accept(self, code: str) -> bool:
-        """An operator accepts what blocks spending (`clock_jumped`, `host_crashed`); tells whether it did block."""
+        """An operator accepts what blocks spending (`clock_jumped`, ...); tells whether it did block."""
         if self.blocked is None or self.blocked.code != code:
             return False
         if code == "clock_jumped":

@@ -98,6 +98,8 @@ class Books(Openings):
         self.is_down = False
         self.overrun_nanos = 0
         self.commits = 0
+        self.newest_charge: bytes | None = None
+        """The last one that was written since the start."""
         self._jobs = {row.hold_id: row for row in loaded.jobs}
         self.recovered = self._recover(loaded.open_holds)
 
@@ -418,6 +420,8 @@ class Books(Openings):
             self.is_down = False
             self._busy_tries = 0
             self.commits += 1
+            if batch.charges:
+                self.newest_charge = batch.charges[-1].id
             if batch.interned:
                 self.directory.written(batch)
             for hold in holds:
