@@ -1,8 +1,5 @@
 """Client requests: 100,000 generated and mutated ones, and those that once found something."""
 
-import os
-import secrets
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,10 +11,8 @@ from tests.fuzz.mutations import mutated
 from tests.fuzz.ours import Answering, ours
 from tests.fuzz.reading import End
 from tests.fuzz.rule import check, cut, shrunk
+from tests.fuzz.seeds import FRESH, SEED
 
-SEED = "outlay"
-FRESH = os.environ.get("OUTLAY_FUZZ_SEED") or secrets.token_hex(4)
-"""A seed of this run; a failure names it, and the variable brings it back."""
 PIECEWISE = (1, 2, 3, 7)
 
 

@@ -6,7 +6,6 @@ Knows nothing of money. A complete `Request` goes to `Host.on_request`; the exch
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -480,11 +479,13 @@ class ClientConnection(asyncio.Protocol):
     def write_whole(self, status: int, head: bytes, body: bytes) -> None:
         """A complete answer; `head` are header lines, each with its line end, without content-length."""
         request = self.request
-        if request is not None and not request.keep_alive:
-            head += b"connection: close\r\n"
-        self.transport.write(
-            b"%bcontent-length: %d\r\n%b\r\n%b" % (status_line(status), len(body), head, body)
-        )
+        size = len(body)
+        if request is not None:
+            if not request.keep_alive:
+                head += b"connection: close\r\n"
+            if request.method == b"HEAD":
+                body = b""
+        self.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (status_line(status), size, head, body))
         self.end_turn()
 
     def begin_stream(self, status: int, head: bytes) -> None:
@@ -591,6 +592,3 @@ def _too_large(settings: Settings) -> BadRequest:
         "body_too_large",
         f"the request body is larger than {settings.max_body_bytes} bytes (max_body_bytes)",
     )
-
-
-Factory = Callable[[], ClientConnection]
