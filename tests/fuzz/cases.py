@@ -10,6 +10,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HELLO = HEAD + b"Content-Length: 5\r\n\r\nhello"
 CODED = HEAD + b"Transfer-Encoding: %b\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 ASKS_UPGRADE = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
+MANY_LINES = CODED.replace(b"5\r\nhello", b"400\r\n" + b"\r\n" * 512) % b"chunked"
 LONG = b"x: " + b"y" * 9_000
 
 REFUSED: dict[str, tuple[bytes, ...]] = {
@@ -79,6 +80,7 @@ TAKEN: dict[str, tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {
         (CODED.replace(b"5\r\nhello", b"4\r\n\r\n\r\n") % b"Chunked" + GET,),
         (b"\r\n\r\n", b""),
     ),
+    "a body of many blank lines": ((MANY_LINES, GET), (b"\r\n" * 512, b"")),
     "a blank line cut in two": ((HELLO[:40], HELLO[40:46], HELLO[46:] + GET), (b"hello", b"")),
     "HTTP/1.0 in chunks is refused, its length is not": ((HELLO.replace(b"/1.1", b"/1.0"),), (b"hello",)),
     "HTTP/1.0 without a host": ((b"GET / HTTP/1.0\r\n\r\n",), (b"",)),

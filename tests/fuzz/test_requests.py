@@ -111,6 +111,13 @@ def test_what_waits_behind_a_running_request(why: str) -> None:
     assert found.end in (End.REFUSED, End.SWITCHED)
 
 
+def test_behind_too_many_blank_lines_nothing_is_pipelined() -> None:
+    found = check([cases.MANY_LINES + cases.GET], Answering.SOON)
+    assert (found.end, found.messages) == (End.REFUSED, [])
+    part = check([cases.MANY_LINES + cases.GET[:20], cases.GET[20:], cases.HELLO], Answering.SOON)
+    assert (part.end, part.messages) == (End.REFUSED, [])
+
+
 def test_two_answerings_read_alike() -> None:
     for number in range(300):
         pieces, _ = case(Seeded(("answering", number)))

@@ -10,6 +10,8 @@ _LINE = re.compile(rb"(?:\r\n)?[A-Z-]+ [\x21-\x7e]+ HTTP/1\.[01]\r\n")
 """One space each, one protocol, no HTTP/0.9; one empty line before it, as some clients send behind a body."""
 MAX_LINE_BYTES = 16 * 1024
 """Of a request line that has not ended, with what stands before it."""
+MAX_PIECES = 256
+"""Of one request. A chunked body with more blank lines is not cut any more: what is pipelined behind it is refused."""
 _BLANK = b"\r\n\r\n"
 _NO_LINES = b"\r\n"
 
@@ -17,14 +19,15 @@ _NO_LINES = b"\r\n"
 class RequestBounds:
     """Cuts what arrives into pieces, so that a request never ends but at the end of a piece."""
 
-    __slots__ = ("_line", "_tail", "body_left", "is_between", "is_http10")
+    __slots__ = ("_line", "_pieces", "_tail", "body_left", "is_between", "is_http10")
 
     def __init__(self) -> None:
         self._tail = b""
+        self._pieces = 0
         self._line: bytes | None = b""
         """The next request line so far; None if it is whole and sound."""
         self.is_between = True
-        """Nothing has come of the next request."""
+        """Nothing has come of the next request: one that begins now begins within a piece."""
         self.is_http10 = False
         self.body_left = 0
         """Bytes to come of a body with a content-length."""
@@ -37,6 +40,7 @@ class RequestBounds:
     def end_request(self) -> None:
         """The next byte is of another request."""
         self._line = self._tail = b""
+        self._pieces = 0
         self.is_between = True
 
     def piece_end(self, data: bytes, start: int) -> int:
@@ -68,6 +72,8 @@ class RequestBounds:
                 self._line = line
                 if search == len(data):
                     return search
+        if self._pieces > MAX_PIECES:
+            return len(data)
         # A head ends with a blank line, and so does a chunked body. More pieces than requests do no harm.
         tail = self._tail
         if tail:
@@ -79,6 +85,8 @@ class RequestBounds:
             if end < 4:
                 end = len(data)
         self._tail = data[end - 3 : end] if end - search > 2 else (tail + data[search:end])[-3:]
+        if end < len(data):
+            self._pieces += 1
         return end
 
 

@@ -348,6 +348,8 @@ class ClientConnection(asyncio.Protocol):
     # -- httptools --------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._bounds.is_between:
+            raise BadRequest(400, "bad_http", "nothing may be pipelined behind this body")
         if len(self._ready) >= MAX_PIPELINED:
             raise BadRequest(400, "too_many_pipelined", f"at most {MAX_PIPELINED} requests may be pipelined")
         self._in_message = True
