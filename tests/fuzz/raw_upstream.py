@@ -24,12 +24,13 @@ GOOD_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-len
 
 
 class RawUpstream:
-    """`with RawUpstream() as upstream: upstream.url`. `answer` says what is sent to a request, and then closed."""
+    """`with RawUpstream() as upstream: upstream.url`. `answer` says what is sent to a request; `closes`: and no more."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[h11.Request, bytes]] = []
         self.faults: list[str] = []
         self.answer: Callable[[], bytes] | None = None
+        self.closes = True
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -88,9 +89,11 @@ class _Reader(asyncio.Protocol):
                 self._head = None
                 if self._owner.answer is not None:
                     self._transport.write(self._owner.answer())
-                    self._transport.close()
-                    return
-                self._transport.write(GOOD_ANSWER)
+                    if self._owner.closes:
+                        self._transport.close()
+                        return
+                else:
+                    self._transport.write(GOOD_ANSWER)
                 self._connection.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
                 self._connection.send(h11.EndOfMessage())
                 self._connection.start_next_cycle()

@@ -22,7 +22,7 @@ from tests.fuzz.choices import Seeded
 from tests.fuzz.messages import CONNECTIONS, FIELDS, Grammar
 from tests.fuzz.mutations import mutated
 from tests.fuzz.ours import SETTINGS, Answering, ours
-from tests.fuzz.raw_upstream import GOOD, RawUpstream
+from tests.fuzz.raw_upstream import GOOD, GOOD_ANSWER, RawUpstream
 from tests.fuzz.reading import End, Reading
 from tests.fuzz.reference import reference
 from tests.fuzz.rule import is_tolerated
@@ -34,12 +34,14 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def stage(folder: Path) -> Iterator[tuple[RawUpstream, RunningGateway]]:
+def stage(folder: Path, **provider: Any) -> Iterator[tuple[RawUpstream, RunningGateway]]:
     """A gateway before a provider that listens closely; afterwards it must be as if nothing had been."""
     settings = msgspec.structs.replace(SETTINGS, disclose=Disclose.ALL)
     with (
         RawUpstream() as upstream,
-        RunningGateway(folder / "l.db", upstream.url, [budget("all", "1000")], settings=settings) as gateway,
+        RunningGateway(
+            folder / "l.db", upstream.url, [budget("all", "1000")], settings=settings, **provider
+        ) as gateway,
     ):
         tasks = gateway.call(lambda: len(asyncio.all_tasks()))
         yield upstream, gateway
@@ -198,3 +200,17 @@ def test_whatever_a_provider_answers(tmp_path: Path, seed: str) -> None:
             except (h11.RemoteProtocolError, AssertionError) as error:
                 raise AssertionError(f"answer {number}: {answer!r}") from error
             assert gateway.call(lambda: gateway.books.open_holds) == 0, f"answer {number}: {answer!r}"
+
+
+def test_a_call_that_waits_gets_no_connection_that_was_given_up(tmp_path: Path) -> None:
+    """Behind the answer before stood another one: the connection was handed over while it was being closed."""
+    with stage(tmp_path, max_connections=1) as (upstream, gateway):
+        upstream.closes = False
+        upstream.answer = lambda: GOOD_ANSWER + GOOD_ANSWER
+        wires = [Wire(gateway.url) for _ in range(5)]
+        for wire in wires:
+            wire.send(post())
+        assert [wire.answer()[0] for wire in wires] == [200] * 5
+        for wire in wires:
+            wire.socket.close()
+        assert len(upstream.requests) == 5
