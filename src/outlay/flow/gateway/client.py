@@ -6,11 +6,11 @@ Knows nothing of money. A complete `Request` goes to `Host.on_request`; the exch
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 import httptools
 
+from outlay.flow.gateway.bounds import RequestBounds, is_kept_http10
 from outlay.flow.gateway.shape import MAX_REBUILDS, HeadShape, shape_of
 from outlay.flow.gateway.snapshot import Settings
 from outlay.kernel.errors import AccountingBroken
@@ -23,8 +23,9 @@ EARLY_BYTES = 16 * 1024
 MAX_RATIO = 50
 PLAIN_BYTES = 1024 * 1024
 """A compressed body may grow to 1 MiB, or 50-fold: text stays below that, a bomb does not."""
-_RARE = frozenset((b"expect", b"content-encoding"))
+_RARE = frozenset((b"expect", b"content-encoding", b"host", b"transfer-encoding"))
 """Header fields that mean work for this room."""
+_CODINGS = [b"chunked"]
 
 _STATUS_LINES: dict[int, bytes] = {
     status: b"HTTP/1.1 %d %s\r\n" % (status, phrase)
@@ -155,15 +156,19 @@ class ClientConnection(asyncio.Protocol):
         "_backlog",
         "_body",
         "_body_bytes",
+        "_bounds",
+        "_codings",
         "_has_rare",
         "_head_bytes",
         "_headers",
         "_headers_done",
         "_host",
+        "_hosts",
         "_in_message",
         "_is_chunked_answer",
         "_is_known",
         "_last",
+        "_length",
         "_parser",
         "_ready",
         "_rebuilds",
@@ -187,8 +192,9 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._parser = httptools.HttpRequestParser(self)
+        self._bounds = RequestBounds()
         self._ready: deque[Request] = deque()
-        self._backlog: list[bytes] = []
+        self._backlog: deque[bytes] = deque()
         self._in_message = False
         self._headers_done = True
         self._has_rare = False
@@ -202,6 +208,8 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
+        self._length = self._hosts = 0
+        self._codings: list[bytes] = []
         self._body: list[bytes] = []
         self._body_bytes = 0
         self.answering: Answering | None = None
@@ -252,17 +260,17 @@ class ClientConnection(asyncio.Protocol):
             self.transport.pause_reading()
             return
         shape = self._shape
-        if shape is not None and not self._in_message:
+        is_fresh = self._bounds.is_between
+        if shape is not None and is_fresh:
             body = shape.body_of(data, self._host.settings.max_body_bytes)
             if body is not None:
                 self.request = request = self._like_last(body)
                 self._host.on_request(self, request)
                 return
-        is_fresh = not self._in_message
         self._feed(data)
         if self._ready:
             # alone in its bytes: else what was noted of headers is of another request
-            if is_fresh and not self._in_message and len(self._ready) == 1:
+            if is_fresh and self._bounds.is_between and len(self._ready) == 1:
                 self._learn(data)
             self._next()
 
@@ -289,12 +297,23 @@ class ClientConnection(asyncio.Protocol):
         return request
 
     def _feed(self, data: bytes) -> None:
+        start, size = 0, len(data)
+        while start < size and not self.is_closing:
+            end = self._bounds.piece_end(data, start)
+            if end < 0:
+                self._fail(BadRequest(400, "bad_http", "the request line is not valid HTTP/1.1"))
+                return
+            self._parse(data, start, end)
+            start = end
+
+    def _parse(self, data: bytes, start: int, end: int) -> None:
+        piece = data[start:end]
         # header bytes until the head is whole, then bytes since the last piece of body (a trailer that never ends)
-        self._head_bytes += len(data)
+        self._head_bytes += len(piece)
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade(data[upgrade.args[0] :])
+            self._upgrade(data[start + upgrade.args[0] :])
             return
         except httptools.HttpParserError as error:
             cause = error.__context__
@@ -310,26 +329,37 @@ class ClientConnection(asyncio.Protocol):
 
     def _upgrade(self, rest: bytes) -> None:
         """The request just read asks to switch protocols; `rest` came behind it."""
-        if self.request is None and len(self._ready) == 1:
+        if self.request is None and len(self._ready) == 1 and not self._has_body():
             request = self._ready.popleft()
             self.request = request
+            rest += b"".join(self._backlog)
             if self._host.on_upgrade(self, request, rest):
+                self._backlog.clear()
                 self.is_closing = True
                 self._host.on_disconnected(self)
                 return
             self.request = None
         self._fail(BadRequest(400, "upgrade_not_supported", "this gateway does not switch protocols here"))
 
+    def _has_body(self) -> bool:
+        # llhttp leaves the body of a request for another protocol to that protocol
+        return self._length > 0 or bool(self._codings)
+
     # -- httptools --------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._bounds.is_between:
+            raise BadRequest(400, "bad_http", "nothing may be pipelined behind this body")
         if len(self._ready) >= MAX_PIPELINED:
             raise BadRequest(400, "too_many_pipelined", f"at most {MAX_PIPELINED} requests may be pipelined")
         self._in_message = True
         self._headers_done = False
+        self._length = 0
         self._url = b""
         self._headers = []
         self._has_rare = self._is_known = False
+        self._hosts = 0
+        self._codings = []
         self._body = []
         self._body_bytes = 0
         self.idle_since = self._host.tick
@@ -344,13 +374,20 @@ class ClientConnection(asyncio.Protocol):
             # behind the body: who calls and what is encoded was decided by the head
             raise BadRequest(400, "trailers_not_supported", "trailer fields are not taken")
         name = name.lower()
+        value = value.rstrip()  # llhttp does not
         if name == b"content-length":
             # the framing is ours on both sides; left out, the headers of a kept connection compare equal
             if len(value) > 12 or int(value) > self._host.settings.max_body_bytes:
                 raise _too_large(self._host.settings)
+            self._length = int(value)
             return
         if name in _RARE:
-            self._has_rare = True
+            if name == b"host":
+                self._hosts += 1
+            elif name == b"transfer-encoding":
+                self._codings.append(value.lower())
+            else:
+                self._has_rare = True
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -358,6 +395,14 @@ class ClientConnection(asyncio.Protocol):
         self._head_bytes = 0
         headers = self._headers
         settings = self._host.settings
+        # what RFC 9112 (3.2, 6.1) says a server must not take, because somebody else reads it differently
+        bounds = self._bounds
+        bounds.body_left = self._length
+        is_http10 = bounds.is_http10
+        if not bounds.is_begun or self._hosts > 1 or not (self._hosts or is_http10):
+            raise BadRequest(400, "bad_http", "a request has one host field")
+        if self._codings and (self._codings != _CODINGS or is_http10):
+            raise BadRequest(400, "bad_http", "the only transfer-encoding taken is `chunked`")
         if len(headers) > settings.max_headers:
             raise BadRequest(
                 431, "too_many_headers", f"at most {settings.max_headers} header fields are taken"
@@ -365,7 +410,7 @@ class ClientConnection(asyncio.Protocol):
         if not self._has_rare:
             return
         for name, value in headers:
-            if name == b"expect":
+            if name == b"expect" and not is_http10:
                 if value.lower() != b"100-continue":
                     raise BadRequest(400, "bad_expect", "only `Expect: 100-continue` is understood")
                 if self.request is None and not self._ready and self._host.may_continue(headers):
@@ -389,8 +434,8 @@ class ClientConnection(asyncio.Protocol):
         request.method = parser.get_method()
         request.path = self._url
         request.headers = self._headers
-        request.keep_alive = parser.should_keep_alive()
-        request.is_http10 = parser.get_http_version() == "1.0"
+        request.is_http10 = is_http10 = self._bounds.is_http10
+        request.keep_alive = parser.should_keep_alive() and (not is_http10 or is_kept_http10(self._headers))
         body = self._body
         request.body = body[0] if len(body) == 1 else b"".join(body)
         request.received_at = self._host.monotonic()
@@ -400,6 +445,7 @@ class ClientConnection(asyncio.Protocol):
                 if name == b"content-encoding" and value.lower() != b"identity":
                     request.encoding = value.lower()
         self._ready.append(request)
+        self._bounds.end_request()
 
     # -- turns ------------------------------------------------------------------------------------------------
 
@@ -422,25 +468,26 @@ class ClientConnection(asyncio.Protocol):
             self._next()
             return
         if self._backlog:
-            backlog, self._backlog = self._backlog, []
             self.transport.resume_reading()
-            for at, data in enumerate(backlog):
-                self._feed(data)
-                if self._ready:
-                    self._backlog = backlog[at + 1 :]
-                    self._next()
-                    return
+        # what stands behind a bad request, or belongs to another protocol by now, is no request
+        while self._backlog and not self.is_closing:
+            self._feed(self._backlog.popleft())
+            if self._ready:
+                self._next()
+                return
 
     # -- answers ----------------------------------------------------------------------------------------------
 
     def write_whole(self, status: int, head: bytes, body: bytes) -> None:
         """A complete answer; `head` are header lines, each with its line end, without content-length."""
         request = self.request
-        if request is not None and not request.keep_alive:
-            head += b"connection: close\r\n"
-        self.transport.write(
-            b"%bcontent-length: %d\r\n%b\r\n%b" % (status_line(status), len(body), head, body)
-        )
+        size = len(body)
+        if request is not None:
+            if not request.keep_alive:
+                head += b"connection: close\r\n"
+            if request.method == b"HEAD":
+                body = b""
+        self.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (status_line(status), size, head, body))
         self.end_turn()
 
     def begin_stream(self, status: int, head: bytes) -> None:
@@ -547,6 +594,3 @@ def _too_large(settings: Settings) -> BadRequest:
         "body_too_large",
         f"the request body is larger than {settings.max_body_bytes} bytes (max_body_bytes)",
     )
-
-
-Factory = Callable[[], ClientConnection]

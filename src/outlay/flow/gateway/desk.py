@@ -293,9 +293,6 @@ class Desk:
         """Model lists, request look-ups, health, routes the operator priced; everything else is not found."""
         gateway = self._gateway
         text = path.decode("latin-1")
-        if request.method == b"HEAD":
-            # its answer may have no body, and ours has one: nothing may follow it on this connection
-            request.keep_alive = False
         if request.method == b"GET" and path == b"/healthz":
             exchange.answer_whole(200, b'{"status":"ok"}')
             return

@@ -19,6 +19,8 @@ from outlay.kernel.errors import AccountingBroken
 MAX_HEAD_BYTES = 64 * 1024
 """Header block of a provider's answer."""
 MAX_HEADERS = 256
+MAX_LENGTH_DIGITS = 20
+"""Of a content-length: more are zeros, or more bytes than there are."""
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 _HOP_BY_HOP = _FRAMING | {b"connection", b"keep-alive", b"te", b"trailer", b"upgrade"}
 """Fields that end with this connection; a call does not see them."""
@@ -151,13 +153,17 @@ class UpstreamConnection(asyncio.Protocol):
         name = name.lower()
         if name in _HOP_BY_HOP:
             if name in _FRAMING:
+                if self._is_framed or not _is_framing(name, value):
+                    raise ValueError("framed twice, behind the body, or by what is not decoded here")
                 self._is_framed = True
         elif not self._in_answer and not name.startswith(b"x-outlay-"):
             # not a trailer: the answer's head is what it was when the answer began
-            self._headers.append((name, value))
+            self._headers.append((name, value.rstrip()))  # llhttp leaves the spaces behind it
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if status < 100:
+            raise ValueError("a status below 100")
         if status < 200:
             return
         self._in_answer = True
@@ -179,7 +185,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._in_answer = False
         self._ends_with_close = False
         call, self.call = self.call, None
-        if self._parser.should_keep_alive() and call is not None:
+        parser = self._parser
+        # of a server that speaks something older, it is not sure where its answer ends
+        if call is not None and parser.should_keep_alive() and parser.get_http_version() == "1.1":
             self._pool.give_back(self)
         else:
             self.abort()
@@ -266,6 +274,9 @@ class Pool:
         self._idle.append(connection)
 
     def _hand_over(self, connection: UpstreamConnection) -> None:
+        if connection.transport.is_closing():
+            # what came behind its last answer was nobody's; those who wait get another one
+            return
         if connection.is_open and self._waiting:
             self._waiting.popleft().on_upstream_ready(connection)
         elif connection.is_open:
@@ -332,6 +343,13 @@ class Pool:
             self._waiting.popleft().on_upstream_ready(connection)
         else:
             self.give_back(connection)
+
+
+def _is_framing(name: bytes, value: bytes) -> bool:
+    if name == b"content-length":
+        return len(value) <= MAX_LENGTH_DIGITS
+    # with a tab behind it, llhttp does not know the word, and reads to the connection's end
+    return value.rstrip(b" ").lower() == b"chunked"
 
 
 def tls_context(provider: Provider) -> ssl.SSLContext:
