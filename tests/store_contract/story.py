@@ -239,6 +239,12 @@ class _Teller:
         self.books.resolve(unknown[0], 11, "ada", "invoice")
         self.books.resolve(unknown[0], 4, "ada", "invoice again")
         self.books.resolve(unknown[1], 0, "bob", "")
+        # two runs that end in the same moment
+        for hold in [
+            self.hold(msgspec.structs.replace(LATE, run=run), 10) for run in ("tie-b", "tie-a", "tie-c")
+        ]:
+            self.books.end(hold, Ending(Status.SETTLED, Basis.METERED, 9, PLAIN))
+        self.bench.timers.run()
         at = self.bench.clock.now() - DAY
         self.books.open_with("all", BOB, 200_000, at, actor="import", note="from elsewhere")
         self.bench.timers.run()

@@ -16,6 +16,7 @@ from outlay.app.console.application import create_application
 from outlay.app.console.desk import Desk
 from outlay.app.operations import ConfigSource
 from outlay.flow.budgets import BudgetSpec
+from outlay.flow.ledger import history
 from outlay.flow.ledger.audit import Audit, audit
 from outlay.flow.ledger.history import HistoryReader
 from outlay.flow.ledger.place import Database, LedgerPlace
@@ -215,7 +216,10 @@ QUESTIONS: list[tuple[type[LedgerReader], dict[str, list[Ask]]]] = [
         for number, ask in enumerate(asks)
     ],
 )
-def test_a_reader_is_told_the_same(worlds: tuple[World, World], kind: type[LedgerReader], ask: Ask) -> None:
+def test_a_reader_is_told_the_same(
+    worlds: tuple[World, World], kind: type[LedgerReader], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "BATCH", 4)
     answers = []
     for world in worlds:
         with kind(world.place) as reader:
