@@ -24,7 +24,7 @@ GOOD_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-len
 
 
 class RawUpstream:
-    """`with RawUpstream() as upstream: upstream.url`. `answer` says what is sent to a request; `closes`: and no more."""
+    """`with RawUpstream() as upstream: upstream.url`. `answer`: what is sent to a request; `closes`: and no more."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[h11.Request, bytes]] = []
