@@ -493,6 +493,21 @@ def test_memory_store_refuses_a_charge_written_twice() -> None:
         store.submit(batch, lambda error: None)
 
 
+@pytest.mark.parametrize("text", ["a\0b", "half \ud83d of one"])
+def test_a_text_that_a_store_cannot_keep_stops_nothing(make: Make, text: str) -> None:
+    """A provider's words stand in a reason: with a NUL in them PostgreSQL took no batch any more."""
+    bench = make(budget("all", 100))
+    odd, other = bench.hold(30), bench.hold(20)
+    bench.books.end(odd, Ending(Status.SETTLED, Basis.OUTCOME_UNKNOWN, 30, reason=text))
+    bench.settle(other, 15)
+    assert bench.hold(10) is not None
+    assert bench.stored("all") == (45, 10)
+    bench.crash()
+    assert bench.balance("all") == (55, 0)
+    found = bench.audit()
+    assert found is None or found.findings == ()
+
+
 def test_the_file_belongs_to_one_process(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "l.db")
     with pytest.raises(StoreError, match="in use"):

@@ -51,6 +51,7 @@ from outlay.flow.ledger.statements import (
     WRITES,
     SqlLookups,
     Values,
+    writable,
 )
 from outlay.kernel.errors import AccountingBroken, StoreError
 
@@ -174,10 +175,17 @@ class PostgresStore(SqlLookups):
         except StoreError as error:
             return error
         problem: StoreError | None = None
+        is_plain = True
         for attempt in range(RETRIES):
             try:
-                self._write_once(batch)
-            except psycopg.Error as error:
+                self._write_once(batch, is_plain)
+            except (psycopg.Error, UnicodeError) as error:
+                if is_plain and (isinstance(error, UnicodeError) or _is_unwritable(error)):
+                    # one text that PostgreSQL has no place for must not keep all the others from being written
+                    is_plain = False
+                    continue
+                if isinstance(error, UnicodeError):
+                    raise
                 problem = store_error(error)
                 if error.sqlstate in GIVEN_UP:
                     time.sleep(0.002 * (attempt + 1))
@@ -190,12 +198,14 @@ class PostgresStore(SqlLookups):
             return problem
         return problem
 
-    def _write_once(self, batch: Batch) -> None:
+    def _write_once(self, batch: Batch, is_plain: bool) -> None:
         db = self._writing()
         with db.pipeline(), db.transaction(), db.cursor() as cursor:
             cursor.execute(marked(_MOVE_ON), (self._number + 1, self._epoch, self._number))
             for name, statement in WRITES:
                 rows = getattr(batch, name)
+                if rows and not is_plain:
+                    rows = writable(rows)
                 if rows:
                     cursor.executemany(marked(statement), rows, returning=False)
 
@@ -431,6 +441,11 @@ def spelled(schema: str) -> list[str]:
     text = re.sub(r"\)\s*STRICT(, WITHOUT ROWID)?", ")", text)
     text = text.replace(" INTEGER", " BIGINT").replace(" BLOB", " BYTEA")
     return [statement.strip() for statement in text.split(";") if statement.strip()]
+
+
+def _is_unwritable(error: psycopg.Error) -> bool:
+    """Whether the driver itself refused a value: a NUL in a text."""
+    return isinstance(error, psycopg.DataError) and error.sqlstate is None
 
 
 def end_fenced() -> None:

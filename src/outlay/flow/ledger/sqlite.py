@@ -35,6 +35,7 @@ from outlay.flow.ledger.statements import (
     WRITES,
     SqlLookups,
     Values,
+    writable,
 )
 from outlay.kernel.errors import StoreError
 
@@ -127,10 +128,17 @@ class SqliteStore(SqlLookups):
             done(_store_error(error))
             return
         try:
-            for name, statement in WRITES:
-                rows = getattr(batch, name)
-                if rows:
-                    many(statement, rows)
+            try:
+                for name, statement in WRITES:
+                    rows = getattr(batch, name)
+                    if rows:
+                        many(statement, rows)
+            except UnicodeError:
+                # one text that has no bytes must not keep all the others from being written
+                execute("ROLLBACK")
+                execute("BEGIN IMMEDIATE")
+                for name, statement in WRITES:
+                    many(statement, writable(getattr(batch, name)))
             execute("COMMIT")
         except apsw.Error as error:
             if not self._db.in_transaction:

@@ -4,7 +4,7 @@ Plain SQL with `?` for values, which SQLite and PostgreSQL (with its own marks) 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from outlay.flow.ledger.port import (
@@ -69,6 +69,16 @@ WRITES: Final = (
     ("owners", _upsert("owners", OwnerRow._fields, ("provider", "resource"))),
 )
 """(attribute of the batch, statement for each of its rows), in the order in which a store runs them."""
+
+
+def writable(rows: Iterable[Values]) -> list[Values]:
+    """Rows whose texts are without what a store cannot keep: NUL (PostgreSQL), halves of characters (both)."""
+    return [tuple(_text(value) if isinstance(value, str) else value for value in row) for row in rows]
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+
 
 HIGHEST_SEQ: Final = (
     "SELECT coalesce(max(seq), 0) FROM (SELECT max(seq) AS seq FROM holds UNION ALL SELECT max(seq) FROM limits"
