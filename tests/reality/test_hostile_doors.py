@@ -48,7 +48,7 @@ def handshake(gateway: RunningGateway, model: str = "talk-test") -> socket.socke
 
 def until_nothing_is_held(gateway: RunningGateway) -> None:
     """Wait for every hold and session to end."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 40
     while gateway.call(lambda: gateway.books.open_holds or len(gateway.gateway.sessions)):
         assert time.monotonic() < deadline, "a hold or a session is left over"
         time.sleep(0.02)
