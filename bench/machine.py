@@ -107,6 +107,12 @@ def rss_megabytes(root: int) -> float:
     return total / 1e6
 
 
+def waited_ms(pid: int) -> float:
+    """How long a process's main thread has been ready to run while another had its core, since its start."""
+    fields = Path(f"/proc/{pid}/schedstat").read_text("ascii").split()
+    return int(fields[1]) / 1e6
+
+
 def _stat(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from the state on (the name before it may hold anything); None if it is gone."""
     try:

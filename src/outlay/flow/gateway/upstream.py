@@ -205,11 +205,11 @@ class UpstreamConnection(asyncio.Protocol):
         """Close at once, this very moment: a kill does not wait for the loop's turn to send the provider its FIN."""
         handle = self.transport.get_extra_info("socket") if self.is_open else None
         if handle is not None:
-            with (
-                contextlib.suppress(OSError),
-                socket.fromfd(handle.fileno(), handle.family, handle.type) as own,
-            ):
+            # the same descriptor, not a second one: to make one may cost milliseconds in the kernel
+            own = socket.socket(handle.family, handle.type, fileno=handle.fileno())
+            with contextlib.suppress(OSError):
                 own.shutdown(socket.SHUT_RDWR)
+            own.detach()
         self.abort()
 
     def _break(self, reason: str) -> None:
