@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup check test demo bench sim fmt clean
+.PHONY: setup check test demo bench bench-peers sim fmt clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -31,6 +31,10 @@ demo: setup  ## the firewall against the mock provider, then the openai SDK agai
 
 bench: setup  ## figures, with machine and commit
 	$(BIN)/python -m bench
+
+PEERS ?=
+bench-peers: setup  ## existing gateways beside Outlay, from wheels and npm in a throw-away environment; PEERS='--env FOLDER ...'
+	$(BIN)/python -m bench.peers $(PEERS)
 
 SEED  ?= 0
 STEPS ?= 40
