@@ -7,6 +7,7 @@ be had is reported as MISSING.
 
 import argparse
 import datetime
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         options.json.write_text(found.as_json())
     return 0
+
+
+def _ended(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -213,4 +218,6 @@ class _Run:
 
 
 if __name__ == "__main__":
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(wanted, _ended)  # what was started is ended on every way out
     sys.exit(main())
