@@ -51,7 +51,7 @@ class Postgres:
         import psycopg
 
         with psycopg.connect(self.url) as db:
-            return list(db.execute(sql, values).fetchall())  # type: ignore[call-overload]
+            return list(db.execute(sql, values).fetchall())
 
     def stop(self) -> None:
         self._server.__exit__(None, None, None)

@@ -104,12 +104,57 @@ def median(values: Sequence[float]) -> float:
 
 
 def markdown(report: Report) -> str:
-    """All tables, each with its terms."""
-    parts = [_machine(report), _settings(report)]
+    """One table for all, then each with its terms."""
+    parts = [summary(report), _machine(report), _settings(report)]
     parts += [table for table in (_speed(report), _storms(report), _kills(report), _rounds(report)) if table]
     if report.missing:
         parts.append("\n".join(f"- {name}: MISSING: {why}" for name, why in sorted(report.missing.items())))
     return "\n\n".join(parts) + "\n"
+
+
+def summary(report: Report) -> str:
+    """The README's table: what each costs and what a budget of it holds."""
+    kinds = list(dict.fromkeys(storm.kind for one in report.subjects for storm in one.storms))
+    head = [
+        "gateway",
+        "added p50 / p99 ms",
+        "added ms to first chunk",
+        "requests/s",
+        "MB idle / after load",
+        *(f"storm: {kind}" for kind in kinds),
+        f"through {_kill_count(report)} x kill -9",
+    ]
+    rows = []
+    for one in report.subjects:
+        through = {storm.kind: storm for storm in one.storms}
+        rows.append(
+            [
+                one.name,
+                *_speed_cells(one.speed),
+                *(_of_budget(through.get(kind)) for kind in kinds),
+                NONE if one.rounds is None else str(sum(one.rounds.through)),
+            ]
+        )
+    return table(head, rows)
+
+
+def _kill_count(report: Report) -> int:
+    return max((len(one.rounds.through) for one in report.subjects if one.rounds is not None), default=0)
+
+
+def _speed_cells(found: Speed | None) -> list[str]:
+    if found is None or found.faults:
+        return [NONE] * 4
+    return [
+        f"{milliseconds(found.added_p50_ms)} / {milliseconds(found.added_p99_ms)}",
+        milliseconds(found.added_first_chunk_ms),
+        f"{found.requests_per_second:,.0f}",
+        f"{found.rss_idle_mb:.0f} / {found.rss_loaded_mb:.0f}",
+    ]
+
+
+def _of_budget(storm: Storm | None) -> str:
+    return NONE if storm is None else str(storm.through)
 
 
 def _machine(report: Report) -> str:
@@ -136,19 +181,11 @@ def _speed(report: Report) -> str:
         if found is None:
             continue
         if found.faults:
-            rows.append([one.name, f"void: {found.faults} calls failed", *[NONE] * 5])
+            rows.append([one.name, f"void: {found.faults} calls failed", *[NONE] * 4])
             continue
-        rows.append(
-            [
-                one.name,
-                f"{milliseconds(found.added_p50_ms)} / {milliseconds(found.added_p99_ms)}",
-                milliseconds(found.added_first_chunk_ms),
-                f"{found.requests_per_second:,.0f}",
-                milliseconds(found.cpu_ms_per_request),
-                f"{found.rss_idle_mb:.0f}",
-                f"{found.rss_loaded_mb:.0f}",
-            ]
-        )
+        latency, first_chunk, requests, memory = _speed_cells(found)
+        cpu = milliseconds(found.cpu_ms_per_request)
+        rows.append([one.name, latency, first_chunk, requests, cpu, memory])
     if not rows:
         return ""
     head = [
@@ -157,8 +194,7 @@ def _speed(report: Report) -> str:
         "added ms to a stream's first chunk",
         "requests/s, 64 connections",
         "CPU ms a request",
-        "MB idle",
-        "MB after load",
+        "MB idle / after load",
     ]
     return table(head, rows)
 

@@ -42,9 +42,10 @@ def rows(text: str, first: str) -> list[list[str]]:
 
 def test_every_figure_has_its_cell() -> None:
     text = report.markdown(full())
-    settings, speed, storm, kill, rounds = rows(text, "Outlay")
+    summary, settings, speed, storm, kill, rounds = rows(text, "Outlay")
+    assert summary == ["Outlay", "0.22 / 1.9", "0.41", "14,991", "69 / 83", "103", "100"]
     assert settings == ["Outlay", "4 budgets \\| all of them"]
-    assert speed == ["Outlay", "0.22 / 1.9", "0.41", "14,991", "0.07", "69", "83"]
+    assert speed == ["Outlay", "0.22 / 1.9", "0.41", "14,991", "0.07", "69 / 83"]
     assert storm == ["Outlay (money)", "103; 1.03x (50%)"]
     assert kill == ["Outlay", "5 s", "200", "250", "150", "25%"]
     assert rounds == ["Outlay", "99 + 0 + 1 = 100", "1.00x", "100"]
