@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 600
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup check test fuzz demo bench sim fmt clean
+.PHONY: setup check test fuzz demo bench bench-peers sim fmt clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -36,6 +36,10 @@ demo: setup  ## the firewall against the mock provider, then the openai SDK agai
 
 bench: setup  ## figures, with machine and commit
 	$(BIN)/python -m bench
+
+PEERS ?=
+bench-peers: setup  ## existing gateways beside Outlay, from wheels and npm in a throw-away environment; PEERS='--env FOLDER ...'
+	$(BIN)/python -m bench.peers $(PEERS)
 
 SEED  ?= 0
 STEPS ?= 40

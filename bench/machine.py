@@ -128,10 +128,13 @@ class Bystanders:
         self._busy, self._all = _machine_ticks()
         self._own = _own_ticks()
 
-    def share(self) -> float:
-        """Share of the machine's time, since the start, used by processes that are not ours; 0 to 1."""
+    def share(self, outside_seconds: float = 0.0) -> float:
+        """Share of the machine's time, since the start, used by processes that are not ours; 0 to 1.
+
+        `outside_seconds`: of servers of ours that are not our children.
+        """
         busy, everything = _machine_ticks()
-        foreign = (busy - self._busy) - (_own_ticks() - self._own)
+        foreign = (busy - self._busy) - (_own_ticks() - self._own) - outside_seconds * _TICKS_PER_SECOND
         return max(0.0, foreign / max(1, everything - self._all))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bench.machine import started_on
@@ -18,6 +19,8 @@ _HOLD_SECONDS = "20"
 """Time for all streams to open (the load adds 30 s of patience), and for the caller to look."""
 
 PROMPT = "Say something short about ledgers. " * 8
+PATH = "/v1/chat/completions"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 BODY = {"model": "gpt-4o-mini", "max_tokens": 80, "messages": [{"role": "user", "content": PROMPT}]}
 
 
@@ -68,9 +71,9 @@ class Mock:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def pace(self, *, chunks: int, first_ms: float = 0, chunk_ms: float = 0) -> None:
-        """How the streams that start from now on come."""
-        self._get(f"/_set?chunks={chunks}&first_ms={first_ms}&chunk_ms={chunk_ms}")
+    def pace(self, *, chunks: int, first_ms: float = 0, chunk_ms: float = 0, answer_ms: float = 0) -> None:
+        """How the streams that start from now on come, and when a whole answer does."""
+        self._get(f"/_set?chunks={chunks}&first_ms={first_ms}&chunk_ms={chunk_ms}&answer_ms={answer_ms}")
 
     def counts(self) -> dict[str, int]:
         """`requests`, `streams`, `open_streams`, `chunks` since its start."""
@@ -99,10 +102,13 @@ def running_mock(folder: Path, core: int | None) -> Iterator[Mock]:
         process.communicate()
 
 
-def request_bytes(headers: Mapping[str, str], *, stream: bool) -> bytes:
-    """One whole HTTP request for a short chat completion."""
-    body = json.dumps({**BODY, "stream": True} if stream else BODY).encode()
-    lines = ["POST /v1/chat/completions HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
+def request_bytes(
+    headers: Mapping[str, str], *, stream: bool, path: str = PATH, changes: Mapping[str, Any] = NOTHING
+) -> bytes:
+    """One whole HTTP request for a short chat completion; `changes` go over the body's fields, None takes one out."""
+    fields = {**BODY, **changes, **({"stream": True} if stream else {})}
+    body = json.dumps({name: value for name, value in fields.items() if value is not None}).encode()
+    lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines.append(f"content-length: {len(body)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
@@ -124,9 +130,12 @@ class Load:
         seconds: float,
         warmup: float = 0,
         stream: bool = False,
+        path: str = PATH,
+        changes: Mapping[str, Any] = NOTHING,
     ) -> LoadResult:
-        """One closed-loop run."""
-        command = [*self._command(port, headers, connections, stream=stream), "--seconds", str(seconds)]
+        """One closed-loop run; `path` and `changes`: see `request_bytes`."""
+        request = request_bytes(headers, stream=stream, path=path, changes=changes)
+        command = [*self._command(port, request, connections, stream=stream), "--seconds", str(seconds)]
         command += ["--warmup", str(warmup)]
         with started_on(self._core):
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -145,7 +154,7 @@ class Load:
     ) -> Iterator[str | None]:
         """Hold so many streams open, each past its first event, while the caller looks; yields what went wrong."""
         command = [
-            *self._command(port, headers, connections, stream=True),
+            *self._command(port, request_bytes(headers, stream=True), connections, stream=True),
             "--hold",
             "--seconds",
             _HOLD_SECONDS,
@@ -164,9 +173,9 @@ class Load:
             process.kill()
             process.communicate()
 
-    def _command(self, port: int, headers: Mapping[str, str], connections: int, *, stream: bool) -> list[str]:
+    def _command(self, port: int, request: bytes, connections: int, *, stream: bool) -> list[str]:
         file = self._folder / ("stream.request" if stream else "plain.request")
-        file.write_bytes(request_bytes(headers, stream=stream))
+        file.write_bytes(request)
         command = [str(self._folder / "load"), "--port", str(port), "--request", str(file)]
         command += ["--connections", str(connections)]
         return [*command, "--stream"] if stream else command

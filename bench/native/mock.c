@@ -3,13 +3,14 @@
  *   mock [--port N] [--chunks K] [--first-ms F] [--chunk-ms D]
  *
  * Prints {"port":N} and serves until it is killed.
- *   POST <any>                    a canned OpenAI chat.completion with usage; if the body asks for "stream":true, K
+ *   POST <any>                    a canned OpenAI chat.completion with usage and an id of its own, after A ms; if the
+ *                                 body asks for "stream":true, K
  *                                 server-sent chunks: the first after F ms, each other D ms later (0: all at once).
  *                                 The content of a chunk is this machine's CLOCK_MONOTONIC in nanoseconds as it leaves.
  *   GET /_count                   {"requests":N,"streams":N,"open_streams":N,"chunks":N}
  *   GET /_lost                    [{"user":"U","at_ns":T},...]: streams whose body named a "user" and whose connection
  *                                 was lost before their end, since the last time it was asked; T is CLOCK_MONOTONIC.
- *   GET /_set?chunks=K&first_ms=F&chunk_ms=D    for the streams that start from now on
+ *   GET /_set?chunks=K&first_ms=F&chunk_ms=D&answer_ms=A    for the requests that come from now on
  * It must be far faster than what is measured through it, so it parses only what it needs: the length of the body, and
  * whether it streams. Requests need a content-length.
  */
@@ -46,7 +47,9 @@ typedef struct {
     char *out; /* what the socket has not taken yet */
     size_t out_len, out_size, out_at;
     int chunks_left; /* of the open stream; 0: none */
+    int owes_answer; /* a whole answer is due later */
     int wants_usage;
+    uint64_t number; /* of its latest request: what makes the answer's id its own */
     uint32_t generation; /* tells a timer of an earlier connection with the same fd */
     int wants_write;
     char user[MAX_USER]; /* of the open stream; "": not named */
@@ -72,16 +75,16 @@ static uint64_t request_count, stream_count, open_streams, chunks_written;
 static loss *losses;
 static size_t losses_len, losses_size;
 static int chunk_count = 50;
-static double first_ms = 0, chunk_ms = 0;
+static double first_ms = 0, chunk_ms = 0, answer_ms = 0;
 
 static const char ANSWER_BODY[] =
-    "{\"id\":\"chatcmpl-bench0000000000000000000001\",\"object\":\"chat.completion\",\"created\":1790000000,"
+    "{\"id\":\"chatcmpl-bench0000000000000000000000\",\"object\":\"chat.completion\",\"created\":1790000000,"
     "\"model\":\"gpt-4o-mini\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":"
     "\"A short answer of the kind that a benchmark likes.\",\"refusal\":null},\"logprobs\":null,"
     "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":120,\"completion_tokens\":80,\"total_tokens\":200,"
     "\"prompt_tokens_details\":{\"cached_tokens\":0}},\"service_tier\":\"default\"}";
 static char answer[1024];
-static size_t answer_len;
+static size_t answer_len, answer_id_end;
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -212,20 +215,28 @@ static void queue_event(conn *c, const char *format, ...) {
     queue_bytes(c, "\r\n", 2);
 }
 
+/* takes the conn's number */
 #define EVENT_HEAD                                                                                                  \
-    "data: {\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\"created\":1790000000,"                   \
+    "data: {\"id\":\"chatcmpl-bench%022" PRIu64 "\",\"object\":\"chat.completion.chunk\",\"created\":1790000000,"                   \
     "\"model\":\"gpt-4o-mini\",\"choices\":["
 
 static void queue_chunk(conn *c) {
-    queue_event(c, EVENT_HEAD "{\"index\":0,\"delta\":{\"content\":\"%" PRIu64 " \"},\"finish_reason\":null}]}\n\n", now_ns());
+    queue_event(c, EVENT_HEAD "{\"index\":0,\"delta\":{\"content\":\"%" PRIu64 " \"},\"finish_reason\":null}]}\n\n", c->number, now_ns());
     chunks_written++;
     if (--c->chunks_left) return;
     open_streams--;
-    queue_event(c, EVENT_HEAD "{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n");
+    queue_event(c, EVENT_HEAD "{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n", c->number);
     if (c->wants_usage)
-        queue_event(c, EVENT_HEAD "],\"usage\":{\"prompt_tokens\":120,\"completion_tokens\":80,\"total_tokens\":200}}\n\n");
+        queue_event(c, EVENT_HEAD "],\"usage\":{\"prompt_tokens\":120,\"completion_tokens\":80,\"total_tokens\":200}}\n\n", c->number);
     queue_event(c, "data: [DONE]\n\n");
     queue_bytes(c, "0\r\n\r\n", 5);
+}
+
+static void queue_answer(conn *c) {
+    uint64_t left = c->number;
+    for (char *digit = answer + answer_id_end; left || digit > answer + answer_id_end - 20; left /= 10)
+        *--digit = (char)('0' + left % 10);
+    queue_bytes(c, answer, answer_len);
 }
 
 static void schedule(int fd, uint64_t due) {
@@ -261,7 +272,14 @@ static void run_timers(void) {
     while (heap_len && heap[0].due <= now) {
         timer t = heap_pop();
         conn *c = conns[t.fd];
-        if (!c || c->generation != t.generation || !c->chunks_left) continue;
+        if (!c || c->generation != t.generation) continue;
+        if (c->owes_answer) {
+            c->owes_answer = 0;
+            queue_answer(c);
+            flush(t.fd);
+            continue;
+        }
+        if (!c->chunks_left) continue;
         queue_chunk(c);
         if (chunk_ms <= 0)
             while (c->chunks_left) queue_chunk(c);
@@ -292,6 +310,7 @@ static void set_from_query(const char *line) {
     }
     if ((p = strstr(line, "first_ms="))) first_ms = atof(p + 9);
     if ((p = strstr(line, "chunk_ms="))) chunk_ms = atof(p + 9);
+    if ((p = strstr(line, "answer_ms="))) answer_ms = atof(p + 10);
 }
 
 static int body_has(const char *body, size_t len, const char *name, size_t name_len) {
@@ -341,19 +360,23 @@ static long content_length(const char *head) {
 static void handle(int fd, const char *head, const char *body, size_t body_len) {
     conn *c = conns[fd];
     if (memcmp(head, "POST", 4) == 0) {
-        request_count++;
+        c->number = ++request_count;
         if (body_has(body, body_len, "\"stream\"", 8)) {
             c->wants_usage = body_has(body, body_len, "\"include_usage\"", 15);
             copy_user(c, body, body_len);
             start_stream(fd);
+        } else if (answer_ms > 0) {
+            c->owes_answer = 1;
+            schedule(fd, now_ns() + (uint64_t)(answer_ms * 1e6));
         } else {
-            queue_bytes(c, answer, answer_len);
+            queue_answer(c);
         }
     } else if (strncmp(head, "GET /_set", 9) == 0) {
         char line[256];
         snprintf(line, sizeof line, "%.*s", (int)strcspn(head, "\r"), head);
         set_from_query(line);
-        queue_json(c, "{\"chunks\":%d,\"first_ms\":%g,\"chunk_ms\":%g}", chunk_count, first_ms, chunk_ms);
+        queue_json(c, "{\"chunks\":%d,\"first_ms\":%g,\"chunk_ms\":%g,\"answer_ms\":%g}", chunk_count, first_ms, chunk_ms,
+                   answer_ms);
     } else if (strncmp(head, "GET /_lost", 10) == 0) {
         queue_losses(c);
     } else {
@@ -380,7 +403,7 @@ static void readable(int fd) {
     if (n < 0) return;
     c->in_len += (size_t)n;
     size_t at = 0;
-    while (at < c->in_len && !c->chunks_left) {
+    while (at < c->in_len && !c->chunks_left && !c->owes_answer) {
         char *head = c->in + at;
         char *end = memmem(head, c->in_len - at, "\r\n\r\n", 4);
         if (!end) break;
@@ -441,6 +464,8 @@ int main(int argc, char **argv) {
     answer_len = (size_t)snprintf(answer, sizeof answer,
         "HTTP/1.1 200 OK\r\nserver: bench\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n"
         "content-length: %zu\r\n\r\n%s", sizeof ANSWER_BODY - 1, ANSWER_BODY);
+
+    answer_id_end = (size_t)(strstr(answer, "chatcmpl-bench") - answer) + strlen("chatcmpl-bench") + 22;
 
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);

@@ -1,0 +1,1 @@
+"""Existing gateways beside Outlay, in one run: `python -m bench.peers`."""
