@@ -6,6 +6,7 @@ was done, a restart.
 """
 
 import contextlib
+import hashlib
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ class Database:
         self.loop = loop
         self.rng = rng
         self.rows = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self.rows.create_function("md5", 1, _md5, deterministic=True)
         self.down_until = 0.0
         self.p_given_up = self.p_lost_before = self.p_lost_after = 0.0
         self.commits = 0
@@ -49,6 +51,10 @@ class Database:
         for connection in self._connections:
             connection.closed = connection.broken = True
         self._connections.clear()
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class Connection:

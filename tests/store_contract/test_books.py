@@ -1,5 +1,6 @@
 """One suite over every store: holds, ends, restarts, budgets that come and go, outages."""
 
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -506,6 +507,34 @@ def test_a_text_that_a_store_cannot_keep_stops_nothing(make: Make, text: str) ->
     assert bench.balance("all") == (55, 0)
     found = bench.audit()
     assert found is None or found.findings == ()
+
+
+def test_long_names_find_their_rows_again(make: Make) -> None:
+    """A tag's value of a kilobyte was more than a row of PostgreSQL's index takes: no batch was written any more."""
+    rng = random.Random(7)
+    long = "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(3_000))
+    bench = make(budget("all", 100), budget("tags", 90, **{"tag.customer": "*"}))
+    who = Identity(org="acme", team="ads", tags=(("customer", long), ("other", long[::-1])))
+    bench.spend(30, who)
+    bench.reopen()
+    bench.spend(20, who)
+    assert bench.balance("all") == (50, 0)
+    assert bench.stored("all") == (50, 0)
+    assert bench.place(50, who) is None, "the account of the long name has 40 left"
+    found = bench.audit()
+    assert found is None or (found.findings, found.accounts) == ((), 2)
+
+
+def test_an_amount_without_room_is_an_error_and_no_silence(make: Make) -> None:
+    """SQLite's store raised, and every call after it waited for ever."""
+    bench = make(budget("all", None))
+    hold = bench.hold(30)
+    bench.books.end(hold, Ending(Status.SETTLED, Basis.METERED, 2**70))
+    bench.timers.run()
+    told: list[StoreError | None] = []
+    assert bench.place(10, told=lambda _hold, error: told.append(error)) is not None
+    bench.timers.run()
+    assert bench.kind == "memory" or isinstance(told[0], StoreError)
 
 
 def test_the_file_belongs_to_one_process(tmp_path: Path) -> None:

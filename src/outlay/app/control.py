@@ -334,11 +334,13 @@ def open_operations(config_path: Path, environ: Mapping[str, str] | None = None)
             client.close()
         return
     clock = SystemClock()
-    store = open_store(config)
+    store = open_store(config, is_guest=True)
     try:
         books = Books(store, clock, _NoTimers())
     except StoreInUse as error:
-        raise StoreInUse(f"{error}; give this command where the gateway runs that owns it") from error
+        raise StoreInUse(
+            f"{error}; give this command where the gateway runs that owns it, or start one here"
+        ) from error
     try:
         feed = load_feed(feed_cache(ledger))
         operations = Operations(

@@ -21,6 +21,7 @@ class Mark:
     def __init__(self, local: Path) -> None:
         self._path = local.with_name(local.name + ".mark")
         self._written: bytes | None = None
+        self._was_missing = False
 
     def missing(self, store: Store) -> Refusal | None:
         """Why nothing may be spent from the ledger; None if it has what the mark names. Raises StoreError."""
@@ -28,9 +29,12 @@ class Mark:
             charge = bytes.fromhex(self._path.read_text("ascii"))
         except (OSError, ValueError):
             return None
+        if not charge:
+            return None
         if store.charge(charge) is not None:
             self._written = charge
             return None
+        self._was_missing = True
         return Refusal(
             503,
             RESTORED,
@@ -43,10 +47,11 @@ class Mark:
         if blocked is not None and blocked.code == RESTORED:
             return
         newest = books.newest_charge
+        if newest is None and self._was_missing:
+            self._was_missing = False
+            with contextlib.suppress(OSError):
+                self._path.unlink()
         if newest is None or newest == self._written:
-            if newest is None and self._written is None:
-                with contextlib.suppress(OSError):
-                    self._path.unlink()
             return
         half = self._path.with_name(self._path.name + ".new")
         with contextlib.suppress(OSError):

@@ -1,12 +1,13 @@
 """Opens the ledger that a configuration names, to write it: a SQLite file, or a PostgreSQL database."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from outlay.app.config import Config
 from outlay.flow.ledger.books import Books, Timers
 from outlay.flow.ledger.place import Database
-from outlay.flow.ledger.port import Store, StoreInUse, StoreUnreachable
+from outlay.flow.ledger.port import Store, StoreBusy, StoreInUse, StoreUnreachable
 from outlay.kernel.clock import Clock
 from outlay.kernel.errors import StoreError
 
@@ -16,8 +17,10 @@ STANDBY_S = 0.3
 Post = Callable[[Callable[[], object]], object]
 
 
-def open_store(config: Config, post: Post | None = None) -> Store:
+def open_store(config: Config, post: Post | None = None, *, is_guest: bool = False) -> Store:
     """The store of the ledger, not loaded yet. Raises StoreError.
+
+    `is_guest`: it is opened for one command, so that a gateway which is only silent keeps its place.
 
     `post` runs a callback on the loop of the books, from any thread: a database is written beside it.
     """
@@ -28,12 +31,12 @@ def open_store(config: Config, post: Post | None = None) -> Store:
 
         return SqliteStore(place, full=config.gateway.sync == "full")
     try:
-        from outlay.flow.ledger.postgres import PostgresStore
+        from outlay.flow.ledger.postgres import LEASE_S, PostgresStore
     except ImportError as error:
         raise StoreError(
             f"the ledger {place} needs PostgreSQL's driver; pip install 'outlay[postgres]'"
         ) from error
-    return PostgresStore(place.url, post=post)
+    return PostgresStore(place.url, post=post, lease_s=math.inf if is_guest else LEASE_S)
 
 
 async def stand_by(
@@ -56,7 +59,7 @@ async def stand_by(
         try:
             store = store or open_store(config, post)
             return store, Books(store, clock, timers)
-        except (StoreInUse, StoreUnreachable) as error:
+        except (StoreInUse, StoreUnreachable, StoreBusy) as error:
             kind = type(error).__name__
             if kind != said:
                 said = kind

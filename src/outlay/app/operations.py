@@ -344,7 +344,12 @@ class Operations(Approvals):
 
     def take(self, config: Config) -> bool:
         """Put a configuration in force; one that does not fit the stored objects changes nothing but `problem`."""
-        old, self.source.config = self.source.config, config
+        old = self.source.config
+        if config.ledger_place != old.ledger_place:
+            place = config.place("ledger")
+            self.source.problem = f"{place}: ledger: another one needs a restart; this edit is not in force"
+            return False
+        self.source.config = config
         try:
             self._changed()
         except ConfigError as error:

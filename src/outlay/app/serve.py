@@ -79,8 +79,8 @@ async def _serve(config_path: Path) -> int:
     operations.gateway = gateway
     operations.on_change = gateway.swap
     mark = Mark(ledger)
-    if gateway.blocked is None:
-        gateway.blocked = mark.missing(store)
+    # after a crash of the host as well: what an operator does about either is the same
+    gateway.blocked = mark.missing(store) or gateway.blocked
     if gateway.blocked is not None:
         _log("blocked", code=gateway.blocked.code)
     gateway.approving = operations

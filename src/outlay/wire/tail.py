@@ -18,6 +18,8 @@ SKETCH: Final = 32
 """Hashes in a sketch: the smallest of all shingles' hashes."""
 MAX_ITEMS: Final = 64
 """Items looked at from the end: a turn with more tool results than that is cut off there."""
+MAX_OBJECTS: Final = 20_000
+"""A body of more objects is not looked at: no conversation has so many, and to decode them takes the loop's time."""
 MAX_TEXT: Final = 4096
 """Bytes of a result that shingles are made of: of a longer one, slices from all over it, since pages of one site and
 views of one file begin and end alike."""
@@ -162,6 +164,8 @@ def read_tail(operation: Operation, body: bytes) -> Tail | None:
     if not any(mark in body for mark in _TURNS):
         # nothing of a model's in it: what somebody says for the first time
         return Tail(0, crc32(body), (), False, False)
+    if len(body) > MAX_OBJECTS and body.count(b"{") > MAX_OBJECTS:
+        return None
     found = _Found()
     try:
         reader(body, found)

@@ -107,6 +107,7 @@ class ResponsesSession:
         socket.on_message = self._on_message
         socket.on_closed = self._on_closed
         socket.on_writable = self._on_writable
+        self._stalled_since = 0
         gateway.sessions.add(self)
 
     def stop(self, reason: str) -> None:
@@ -122,6 +123,12 @@ class ResponsesSession:
 
     def overdue(self, now: int) -> None:
         """Time limits; monotonic ns."""
+        if (
+            self._stalled_since
+            and now - self._stalled_since >= self._gateway.settings.client_stall_s * 1_000_000_000
+        ):
+            # its goodbye would not be read either; the turn goes on as a call whose client is gone
+            self._socket.abort()
         if self._turn is None and (now - self._idle_since) // 1_000_000_000 >= IDLE_S:
             self._socket.close(GOING_AWAY, "idle")
 
@@ -260,6 +267,7 @@ class ResponsesSession:
             turn.answering.on_client_gone()
 
     def _on_writable(self, is_writable: bool) -> None:
+        self._stalled_since = 0 if is_writable else self._gateway.tick
         turn = self._turn
         if turn is not None and turn.answering is not None:
             turn.answering.on_client_writable(is_writable)

@@ -47,6 +47,7 @@ SWEEP_S = 0.1
 """How often time limits are looked at: a tenth of a second is fine enough for limits of seconds."""
 MAX_ENTRIES = 100_000
 """Remembered callers (key x run x agent x ... x model)."""
+MAX_SERVED_CHARS = 256
 TALLY_NS = 1_000_000_000
 MAX_REFUSED = 10_000
 """Refused calls remembered: some minutes of a storm."""
@@ -373,7 +374,8 @@ class Gateway:
 
     def route_id(self, entry: Entry, served: str) -> int:
         """Ledger number of provider, model as asked, model as served and operation."""
-        key = (entry.provider.name, entry.model, served, entry.operation.value)
+        # a provider's word: a name that is longer than a model's may be is not kept whole
+        key = (entry.provider.name, entry.model, served[:MAX_SERVED_CHARS], entry.operation.value)
         found = self._route_ids.get(key)
         if found is None:
             body = msgspec.json.encode(

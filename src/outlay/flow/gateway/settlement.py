@@ -56,6 +56,10 @@ def with_quote(terms: Terms, quote: Quote) -> Terms:
     return Terms(terms.provider, terms.model, terms.intent, terms.price, quote, terms.book)
 
 
+MOST_BELIEVED_NANOS = 10**15
+"""A usage that costs more is not believed: no call does, and a few of them would not fit a column of the ledger."""
+
+
 def settle_usage(terms: Terms, usage: Usage, at: UnixNanos) -> Settlement:
     """Book what the provider says it served, at the served model's price where that is known."""
     price, reason = terms.price, None
@@ -71,7 +75,10 @@ def settle_usage(terms: Terms, usage: Usage, at: UnixNanos) -> Settlement:
             reason = f"served model {served[:80]!r} has no price; the requested model's was used"
     result = cost(price, usage, at, terms.intent)
     if isinstance(result, Cost):
-        return Settlement(Status.SETTLED, basis, result.total_nanos, usage, price, reason)
+        if result.total_nanos <= MOST_BELIEVED_NANOS:
+            return Settlement(Status.SETTLED, basis, result.total_nanos, usage, price, reason)
+        text = "the provider states a usage of more than a million dollars"
+        return Settlement(Status.SETTLED, Basis.OUTCOME_UNKNOWN, terms.quote.total_nanos, reason=text)
     return Settlement(
         Status.SETTLED, Basis.OUTCOME_UNKNOWN, terms.quote.total_nanos, usage, None, result.reason
     )

@@ -18,6 +18,10 @@ from outlay.flow.gateway.client import Request
 GOING_AWAY = 1001
 POLICY = 1008
 TOO_BIG = 1009
+MAX_UNREAD = 4 * 1024 * 1024
+"""Bytes that a peer may leave unread while it sends more."""
+FRAME_COST = 64
+"""What a frame counts beside its bytes: a message may come in many empty ones."""
 CLOSE_S = 5.0
 """How long the peer has for its part of the closing handshake."""
 
@@ -98,6 +102,10 @@ class WebSocket(asyncio.Protocol):
     # -- asyncio ----------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if not self.can_write and self.transport.get_write_buffer_size() > MAX_UNREAD:
+            # it asks (pings) and does not read what it is answered
+            self.transport.abort()
+            return
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
@@ -132,7 +140,7 @@ class WebSocket(asyncio.Protocol):
         if self._protocol.state is not State.OPEN:
             # sent before the peer saw our goodbye
             return
-        self._size += len(frame.data)
+        self._size += len(frame.data) + FRAME_COST
         if self._size > self._max:
             self.close(TOO_BIG, "the message is too large")
             return

@@ -19,6 +19,8 @@ STATEMENT_MS: Final = 5_000
 """A statement that takes longer is given up: the store counts as down."""
 GIVEN_UP: Final = frozenset(("40001", "40P01", "55P03"))
 """Serialization failure, deadlock, lock not available: nothing was written, the same may be tried again."""
+_PASSING: Final = ("57", "08", "53", "25006", "3D000")
+"""The server stops, starts, is full, a standby of its own (read only), or slow; the database is not there yet."""
 _FENCED: Final = "22012"
 """Division by zero: how the writer's row says that it is another's."""
 
@@ -72,7 +74,9 @@ def store_error(error: psycopg.Error) -> StoreError:
         return fenced()
     if error.sqlstate in GIVEN_UP:
         return StoreBusy("the ledger's database gave the transaction up for another's sake")
-    if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "57P").startswith(("57P", "08")):
+    if (error.sqlstate or "").startswith(_PASSING) or (
+        error.sqlstate is None and isinstance(error, psycopg.OperationalError)
+    ):
         return StoreUnreachable(f"the ledger's database is gone: {type(error).__name__}")
     state = f" ({error.sqlstate})" if error.sqlstate else ""
     return StoreError(f"the ledger's database failed: {type(error).__name__}{state}")

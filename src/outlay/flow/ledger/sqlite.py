@@ -140,12 +140,10 @@ class SqliteStore(SqlLookups):
                 for name, statement in WRITES:
                     many(statement, writable(getattr(batch, name)))
             execute("COMMIT")
-        except apsw.Error as error:
-            if not self._db.in_transaction:
-                done(_store_error(error))
-                return
-            execute("ROLLBACK")
-            done(_store_error(error))
+        except (apsw.Error, OverflowError) as error:
+            if self._db.in_transaction:
+                execute("ROLLBACK")
+            done(_store_error(error) if isinstance(error, apsw.Error) else _too_large())
             return
         if self._wal_pages > CHECKPOINT_EVERY_PAGES:
             self._checkpoint()
@@ -278,3 +276,7 @@ def _store_error(error: apsw.Error) -> StoreError:
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return StoreBusy("another process holds the ledger's lock")
     return StoreError(f"the ledger's store failed: {type(error).__name__}")
+
+
+def _too_large() -> StoreError:
+    return StoreError("an amount is larger than the ledger has room for")
