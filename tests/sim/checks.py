@@ -118,6 +118,16 @@ class Checks:
                 f"step {step}: a hold was admitted {found.most_over_limit_nanos} nanos past a limit"
             )
 
+    def _every_budget(self, rows: Rows) -> None:
+        """Each charge was held under each budget of the configuration: all of them cover every call here."""
+        names = dict(rows.rows("SELECT id, name FROM accounts"))
+        sets = dict(rows.rows("SELECT id, body FROM interned WHERE kind = 'accounts'"))
+        wanted = {budget.name for budget in self._world.snapshot().budgets}
+        for charge, number in rows.rows("SELECT id, accounts_id FROM charges"):
+            found = {names[account] for account in map(int, sets[number].split(","))}
+            if not wanted <= found:
+                raise Violation(f"{charge.hex()} was not held under {sorted(wanted - found)}")
+
     def at_rest(self) -> None:
         """When everything has ended."""
         self.after(-1)
@@ -131,6 +141,15 @@ class Checks:
         charges = {
             row[0]: row[1:] for row in rows.rows("SELECT id, hold_nanos, cost_nanos, basis FROM charges")
         }
+        self._every_budget(rows)
+        seen = {parse_id(entry.outlay_request_id or "") for entry in world.meter.entries}
+        for attempt, (_, cost, basis) in charges.items():
+            if attempt not in seen and (
+                basis not in (Basis.VOID, Basis.OUTCOME_UNKNOWN) or (basis == Basis.VOID and cost)
+            ):
+                raise Violation(
+                    f"{attempt.hex()} is booked at {cost} nanos ({basis}), and no provider has seen it"
+                )
         for entry in world.meter.entries:
             attempt = parse_id(entry.outlay_request_id or "")
             held, cost, basis = charges.get(attempt, (0, None, None))
@@ -138,6 +157,10 @@ class Checks:
                 raise Violation(f"{entry.outlay_request_id} was billed and is in no charge")
             if entry.tokens.input >= OVERBILLED and basis == Basis.OUTCOME_UNKNOWN and cost == held:
                 continue  # marked: who saw what was billed beyond the bound is dead
+            if (basis == Basis.METERED and cost != entry.cost_nanos) or (basis == Basis.VOID and cost):
+                raise Violation(
+                    f"{entry.outlay_request_id} is booked at {cost} nanos ({basis}), and was billed {entry.cost_nanos}"
+                )
             if cost < entry.cost_nanos:
                 raise Violation(
                     f"{entry.outlay_request_id} is booked at {cost} of {entry.cost_nanos} nanos ({basis},"

@@ -1,4 +1,4 @@
-"""Ten bugs, as money is really lost: the simulator has to find each of them. Each is a context in which it is there."""
+"""Twelve bugs, as money is really lost: the simulator has to find each. Each is a context in which it is there."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import msgspec
 from outlay.flow.accounts import Account
 from outlay.flow.gateway import stops
 from outlay.flow.gateway.server import Gateway
-from outlay.flow.ledger import postgres
+from outlay.flow.ledger import directory, postgres
 from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.charge import Basis, Ending, Hold, Status
 from outlay.flow.ledger.port import Batch
@@ -137,7 +137,29 @@ def miss_a_kill() -> contextlib.AbstractContextManager[Any]:
     return mock.patch.object(stops, "_found", lambda *args: found(*args)[:-1])
 
 
+def miss_a_budget() -> contextlib.AbstractContextManager[Any]:
+    """One of the budgets that cover a call is left out of its hold."""
+    found = directory.budgets_for
+
+    def forgetful(*args: Any) -> Any:
+        return tuple(each for each in found(*args) if "team" not in str(each))
+
+    return mock.patch.object(directory, "budgets_for", forgetful)
+
+
+def book_the_hold() -> contextlib.AbstractContextManager[Any]:
+    """What was held is booked, whatever it cost."""
+    end = Books.end
+
+    def dear(self: Books, hold: Hold, ending: Ending) -> None:
+        end(self, hold, msgspec.structs.replace(ending, cost_nanos=hold.nanos))
+
+    return mock.patch.object(Books, "end", dear)
+
+
 MUTATIONS: Final[tuple[Mutation, ...]] = (
+    miss_a_budget,
+    book_the_hold,
     skip_a_hold,
     settle_twice,
     forget_a_void,

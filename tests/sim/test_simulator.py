@@ -1,4 +1,4 @@
-"""The simulator finds nothing in the product, and each of ten bugs that are put into it."""
+"""The simulator finds nothing in the product, and each of twelve bugs that are put into it."""
 
 import os
 import random

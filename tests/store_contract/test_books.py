@@ -509,6 +509,26 @@ def test_a_text_that_a_store_cannot_keep_stops_nothing(make: Make, text: str) ->
     assert found is None or found.findings == ()
 
 
+def test_a_crash_of_the_host_is_told_until_somebody_accepts_it(tmp_path: Path) -> None:
+    """One start, or one command that opened the ledger, had made it forgotten."""
+    bench = Bench("sqlite", tmp_path, [budget("all", 100)])
+    bench.spend(30)
+    assert isinstance(bench.store, SqliteStore)
+    bench.store._db.execute("UPDATE epochs SET boot_id = 'the boot before'")
+    bench.crash()
+    assert bench.books.host_crashed
+    bench.reopen()
+    assert bench.books.host_crashed, "after a clean stop, too"
+    bench.crash()
+    assert bench.books.host_crashed, "and after a kill"
+    bench.store.accept_crash()
+    bench.crash()
+    assert not bench.books.host_crashed
+    bench.reopen()
+    assert bench.books.was_clean and not bench.books.host_crashed
+    bench.books.close()
+
+
 def test_long_names_find_their_rows_again(make: Make) -> None:
     """A tag's value of a kilobyte was more than a row of PostgreSQL's index takes: no batch was written any more."""
     rng = random.Random(7)

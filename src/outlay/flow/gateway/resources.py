@@ -98,6 +98,8 @@ class Resources:
     def is_anothers(self, snapshot: Snapshot, key: KeySpec, body: bytes) -> Refusal | None:
         """A refusal if a request reads a file, or goes on from a response, that another team made through here."""
         for named in _named_in(body):
+            if not 0 < len(named) <= MAX_ID_CHARS or "\0" in named:
+                continue  # nothing of that name was ever kept
             for provider in snapshot.providers.values():
                 row = self._books.owner(provider.name, named)
                 if row is not None and (row.org, row.team) != (key.org, key.team):

@@ -185,6 +185,9 @@ class MemoryStore:
         """See `Store.put_objects`."""
         return [self.put_object(kind, name, body, at, actor) for kind, name, body in objects]
 
+    def accept_crash(self) -> None:
+        """See `Store.accept_crash`: nothing outlives the process."""
+
     def close(self, now: int) -> None:
         """See `Store.close`."""
         self._clean = True

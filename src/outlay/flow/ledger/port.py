@@ -371,6 +371,9 @@ class Store(Protocol):
     def owner(self, provider: str, resource: str) -> OwnerRow | None:
         """Whose a provider's object is, if it was made through here."""
 
+    def accept_crash(self) -> None:
+        """An operator has looked at what a crash of the host may have lost: the next start need not ask again."""
+
     def objects(self) -> list[ObjectRow]:
         """The newest version of every object, deletions included."""
 

@@ -285,6 +285,9 @@ class PostgresStore(SqlLookups):
             raise store_error(error) from error
         return found
 
+    def accept_crash(self) -> None:
+        """See `Store.accept_crash`: the server looks after its own."""
+
     def close(self, now: int) -> None:
         """See `Store.close`."""
         if self._writer is not None:

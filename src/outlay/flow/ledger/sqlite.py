@@ -95,10 +95,18 @@ class SqliteStore(SqlLookups):
             last = self._one(
                 "SELECT id, stopped_at, boot_id, is_full FROM epochs ORDER BY id DESC LIMIT 1", ()
             )
+            clean = last is None or last[1] is not None
+            crashed = last is not None and not clean and last[2] != boot and not last[3]
             with self._db:
+                # until somebody accepts a crash, whoever opens the ledger next finds it as well
                 self._db.execute(
                     "INSERT INTO epochs (started_at, boot_id, pid, is_full) VALUES (?,?,?,?)",
-                    (now, boot, os.getpid(), int(self._full)),
+                    (
+                        now,
+                        last[2] if last is not None and crashed else boot,
+                        os.getpid(),
+                        int(self._full and not crashed),
+                    ),
                 )
             self._epoch = self._db.last_insert_rowid()
             execute = self._db.execute
@@ -115,8 +123,6 @@ class SqliteStore(SqlLookups):
                 execute(OLD_BUCKETS, (now - BUCKETS_KEPT_NS,))
         except apsw.Error as error:
             raise _store_error(error) from error
-        clean = last is None or last[1] is not None
-        crashed = last is not None and not clean and last[2] != boot and not last[3]
         return Loaded(interned, limits, max_account, holds, seqs[0], self._epoch, clean, jobs, crashed)
 
     def submit(self, batch: Batch, done: Done) -> None:
@@ -164,6 +170,13 @@ class SqliteStore(SqlLookups):
             self._checkpointer.start()
         self._wal_pages = 0
 
+    def accept_crash(self) -> None:
+        """See `Store.accept_crash`."""
+        try:
+            self._db.execute("UPDATE epochs SET boot_id = ? WHERE id = ?", (boot_id(), self._epoch))
+        except apsw.Error as error:
+            raise _store_error(error) from error
+
     def put_object(self, kind: str, name: str, body: str, at: int, actor: str) -> int:
         """See `Store.put_object`."""
         sql = (
@@ -186,7 +199,8 @@ class SqliteStore(SqlLookups):
         """See `Store.close`."""
         self._checkpointer.join()
         try:
-            self._db.execute("UPDATE epochs SET stopped_at = ? WHERE id = ?", (now, self._epoch))
+            sql = "UPDATE epochs SET stopped_at = ? WHERE id = ? AND boot_id = ?"
+            self._db.execute(sql, (now, self._epoch, boot_id()))
         except apsw.Error as error:
             raise _store_error(error) from error
         finally:
