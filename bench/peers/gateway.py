@@ -173,18 +173,13 @@ class Gateway(ABC):
     def await_answer(self, caller: Caller) -> None:
         """Until it answers this caller with 200. Raises `NotRunning`."""
         assert self.process is not None
-        deadline, problem = time.monotonic() + START_SECONDS, "it never listened"
+        deadline, problem = time.monotonic() + START_SECONDS, ""
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise NotRunning(f"it ended with {self.process.returncode}: {self.log_end()}")
-            try:
-                ask(self.port, caller)
+            problem = refusal(self.port, caller)
+            if not problem:
                 return
-            except urllib.error.HTTPError as error:
-                with error:
-                    problem = f"HTTP {error.code}: {error.read(_LOG_CHARS).decode('utf-8', 'replace')}"
-            except OSError as error:
-                problem = str(error)
             time.sleep(0.2)
         raise NotRunning(f"no answer within {START_SECONDS:g} s: {problem}")
 
@@ -200,6 +195,18 @@ def ask(port: int, caller: Caller) -> bytes:
     """One whole call. Raises `OSError`, of which `HTTPError` is one."""
     body = {name: value for name, value in {**BODY, **caller.changes}.items() if value is not None}
     return post(f"http://127.0.0.1:{port}{caller.path}", body, caller.headers)
+
+
+def refusal(port: int, caller: Caller) -> str:
+    """Why a call does not pass just now; "" if it does."""
+    try:
+        ask(port, caller)
+    except urllib.error.HTTPError as error:
+        with error:
+            return f"HTTP {error.code}: {error.read(_LOG_CHARS).decode('utf-8', 'replace')}"
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def post(url: str, body: object, headers: Mapping[str, str]) -> bytes:

@@ -21,6 +21,8 @@ class Speed:
     rss_loaded_mb: float
     faults: int = 0
     """Answers of all rounds that were not 2xx or broke off: with any, the figures are void."""
+    problem: str = ""
+    """What a call was told after the first round with faults."""
 
 
 @dataclass(frozen=True, slots=True)

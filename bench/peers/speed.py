@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from bench.natives import Load, LoadResult, Mock
-from bench.peers.gateway import STREAM_CHUNKS, Caller, Gateway
+from bench.peers.gateway import STREAM_CHUNKS, Caller, Gateway, refusal
 from bench.peers.report import Speed, median
 
 LOADED_CONNECTIONS = 64
@@ -32,6 +32,8 @@ class _Runs:
     loaded: list[LoadResult] = field(default_factory=list)
     stream: list[LoadResult] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What a call was told right after a round with faults."""
     idle_mb: float = 0.0
     loaded_mb: float = 0.0
 
@@ -80,6 +82,8 @@ def _round(load: Load, mock: Mock, target: Target, found: _Runs, effort: Effort)
     if target.gateway is not None:
         found.loaded_mb = max(found.loaded_mb, target.gateway.rss_megabytes())
     found.stream.append(_load(load, target, 1, effort.seconds, stream=True))
+    if any(runs[-1].faults for runs in (found.single, found.loaded, found.stream)):
+        found.problems.append(refusal(target.port, target.caller))
 
 
 def _load(
@@ -113,6 +117,7 @@ def _speed(found: _Runs, direct: _Runs) -> Speed:
         cpu_ms_per_request=median(found.cpu_ms),
         rss_idle_mb=found.idle_mb,
         rss_loaded_mb=found.loaded_mb,
+        problem=next(iter(found.problems), ""),
         faults=sum(run.faults for run in (*found.single, *found.loaded, *found.stream)),
     )
 
