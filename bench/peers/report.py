@@ -107,8 +107,8 @@ def median(values: Sequence[float]) -> float:
 
 def markdown(report: Report) -> str:
     """One table for all, then each with its terms."""
-    parts = [summary(report), _machine(report), _settings(report)]
-    parts += [table for table in (_speed(report), _storms(report), _kills(report), _rounds(report)) if table]
+    tables = [table for table in (_speed(report), _storms(report), _kills(report), _rounds(report)) if table]
+    parts = [*([summary(report)] if tables else []), _machine(report), _settings(report), *tables]
     if report.missing:
         parts.append("\n".join(f"- {name}: MISSING: {why}" for name, why in sorted(report.missing.items())))
     return "\n\n".join(parts) + "\n"
