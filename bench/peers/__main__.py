@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import machine
+from bench.measures import Effort
 from bench.natives import Load, Mock, compile_tools, running_mock
 from bench.peers import kills, report, speed, storms
 from bench.peers.environment import Environment, NotToBeHad, versions
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine.require_linux()
     machine.raise_file_limit()
     cores = machine.choose_cores()
-    effort = speed.Effort.of(quick=options.quick)
+    effort = Effort.of(quick=options.quick)
     found = report.Report(
         facts={"date": datetime.datetime.now(datetime.UTC).date().isoformat(), **machine.describe(cores)},
         versions=versions(),
@@ -120,7 +121,7 @@ class _Run:
         self.outside_seconds = 0.0
         """Processor time of databases that were no children of ours."""
 
-    def speeds(self, effort: speed.Effort) -> None:
+    def speeds(self, effort: Effort) -> None:
         """All of them at the same time, as the rounds alternate."""
         with running_mock(self._folder, self._cores.load) as mock:
             running: list[Gateway] = []

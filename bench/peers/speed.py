@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from bench.measures import Effort
 from bench.natives import Load, LoadResult, Mock
 from bench.peers.gateway import STREAM_CHUNKS, Caller, Gateway, refusal
 from bench.peers.report import Speed, median
@@ -12,18 +13,6 @@ LOADED_CONNECTIONS = 64
 _WARMUP_SECONDS = 0.5
 _FIRST_SECONDS = 3.0
 """Load on each before the first round: lazy imports and empty pools are no figure of a running gateway."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How long and how often."""
-
-    rounds: int
-    seconds: float
-
-    @classmethod
-    def of(cls, *, quick: bool) -> "Effort":
-        return cls(rounds=1, seconds=0.5) if quick else cls(rounds=5, seconds=3.0)
 
 
 @dataclass(slots=True)

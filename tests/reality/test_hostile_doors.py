@@ -29,11 +29,11 @@ from tests.reality.test_jobs import OTHER, lines, stage_of
 from tests.reality.test_realtime import WORST, say, session, settled, wait_for
 
 
-def handshake(gateway: RunningGateway, model: str = "talk-test") -> socket.socket:
-    """A connection on which a realtime session was asked for and no answer was read."""
+def handshake(gateway: RunningGateway, model: str = "talk-test", path: str = "/v1/realtime") -> socket.socket:
+    """A connection on which a session was asked for and no answer was read."""
     host, port = gateway.url.removeprefix("http://").split(":")
     lines = (
-        f"GET /v1/realtime?model={model} HTTP/1.1",
+        f"GET {path}?model={model} HTTP/1.1",
         f"host: {host}",
         f"authorization: Bearer {SECRET}",
         "upgrade: websocket",

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import string
 import subprocess
 import sys
 import tempfile
@@ -14,36 +15,30 @@ from typing import Any
 import psycopg
 import pytest
 
+from outlay.app import opening
+from outlay.app.config import load_config
+from outlay.app.control import open_operations
+from outlay.flow.ledger import postgres
 from outlay.flow.ledger.audit import audit
+from outlay.flow.ledger.books import Books
 from outlay.flow.ledger.place import Database
+from outlay.flow.ledger.port import StoreInUse, StoreUnreachable
+from outlay.flow.ledger.postgres import PostgresStore
 from outlay.flow.ledger.reader import ChargeView, LedgerReader
+from outlay.kernel.clock import SystemClock
 from outlay.kernel.ids import parse_id
 from outlay.testing import MockProvider
 from outlay.testing.processes import ChildProcess
 from tests.harness import MOCK_PRICES
 from tests.postgres import Server, fresh_ledger
+from tests.reality import test_kill9
 from tests.reality.load import post
+from tests.reality.test_kill9 import SECRET
 
 KILLS = int(os.environ.get("OUTLAY_PG_KILLS", "50"))
 AT_ONCE = 12
-SECRET = "sk-outlay-pg-0123456789abcdef"
 PASSWORD = "hunter2-of-the-ledger"
-CONFIG = """
-version: 1
-org: acme
-ledger: "{ledger}"
-gateway: {{port: 0, disclose: all, default_max_output_tokens: 200, wait_s: 1}}
-providers:
-  - {{name: openai, dialect: openai, base_url: "{url}/v1", api_key: mock, models: ["*"], send_request_id: true}}
-keys:
-  - {{name: app, secret: {secret}, team: search}}
-budgets:
-  - {{name: all, scope: {{org: acme}}, limit_usd: {limit}, window: lifetime}}
-  - {{name: team, scope: {{team: "*"}}, limit_usd: 1000, window: month}}
-  - {{name: minute, scope: {{key: "*"}}, limit_usd: 1000, window: 60s}}
-prices:
-  - {{kind: custom, provider: openai, model: gpt-test, usd_per_mtok: {{input: 2.5, output: 10, cache_read: 1.25}}}}
-"""
+CONFIG = test_kill9.CONFIG.replace("org: acme", 'org: acme\nledger: "{ledger}"', 1)
 REQUEST = {"model": "gpt-test", "messages": [{"role": "user", "content": "x" * 50}]}
 
 
@@ -52,7 +47,7 @@ class Nodes:
 
     def __init__(self, folder: Path, ledger: str, mock: MockProvider, limit: str = "1") -> None:
         self._folder = folder
-        self._text = CONFIG.format(ledger=ledger, url=mock.url, secret=SECRET, limit=limit)
+        self._text = CONFIG.format(ledger=ledger, url=mock.url, secret=SECRET, port=0, limit=limit)
         self.running: list[ChildProcess] = []
         self._told: set[int] = set()
         self.recovered = 0
@@ -136,6 +131,80 @@ def test_the_address_is_the_only_change(tmp_path: Path) -> None:
                 assert asyncio.run(post(url, REQUEST, secret=SECRET)).status == 403
                 nodes.stop()
         assert not list((tmp_path / "a").glob("outlay.db*"))
+
+
+def test_long_and_odd_words_stop_nothing(tmp_path: Path) -> None:
+    """Tags of kilobytes, or a served model's name, were more than a row of an index takes: nobody got through again."""
+    chance = random.Random(5)
+
+    def word() -> str:
+        return "".join(chance.choices(string.ascii_letters, k=128))
+
+    with MockProvider(prices=MOCK_PRICES) as mock:
+        nodes = Nodes(tmp_path, ledger := fresh_ledger(), mock)
+        nodes.start("a")
+        _, url = nodes.active()
+        tags = json.dumps({word(): word() for _ in range(16)})
+        assert asyncio.run(post(url, REQUEST, secret=SECRET, headers={"x-outlay-tags": tags})).status == 200
+        mock.queue({"served_model": "".join(chance.choices(string.printable[:62], k=4_000))})
+        for _ in range(2):
+            assert asyncio.run(post(url, REQUEST, secret=SECRET)).status == 200
+        nodes.stop()
+        found = audit(Database(ledger))
+        assert (found.findings, found.charges, found.open_holds) == ((), 3, 0)
+
+
+def test_a_command_does_not_take_a_silent_gateways_place(tmp_path: Path) -> None:
+    """A list ended the only gateway, which had only been paused."""
+    with MockProvider() as mock:
+        nodes = Nodes(tmp_path, ledger := fresh_ledger(), mock)
+        store = PostgresStore(ledger)
+        store.load(1)
+        with psycopg.connect(ledger, autocommit=True) as db:
+            db.execute("UPDATE writer SET renewed_at = renewed_at - INTERVAL '60 seconds'")
+        with pytest.raises(StoreInUse, match="where the gateway runs"), open_operations(nodes.config("a")):
+            pass
+        store.close(2)
+        with open_operations(nodes.config("a")) as operations:
+            assert operations.objects()
+
+
+def test_a_gateway_that_fails_in_its_takeover_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It owned the ledger and did not know it: to itself, another gateway was alive for ever."""
+    monkeypatch.setattr(postgres, "LEASE_S", 0.5)
+    monkeypatch.setattr(postgres, "RENEW_S", 0.1)
+    failed: list[bool] = []
+
+    def flaky(store: Any, clock: Any, timers: Any) -> Books:
+        if not failed:
+            failed.append(True)
+            store.load(clock.now())
+            raise StoreUnreachable("the connection was lost")
+        return Books(store, clock, timers)
+
+    monkeypatch.setattr(opening, "Books", flaky)
+
+    async def begin(config: Path) -> int:
+        loop = asyncio.get_running_loop()
+        found = await opening.stand_by(
+            load_config(config, {}),
+            SystemClock(),
+            loop,
+            loop.call_soon_threadsafe,
+            log=lambda *_, **__: None,
+            stopping=asyncio.Event(),
+        )
+        assert found is not None
+        store, books = found
+        books.close()
+        assert isinstance(store, PostgresStore)
+        return store._epoch
+
+    with MockProvider() as mock:
+        config = Nodes(tmp_path, fresh_ledger(), mock).config("a")
+        assert asyncio.run(asyncio.wait_for(begin(config), 30)) == 2
 
 
 def test_a_standby_takes_over_and_says_why_it_waits(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from outlay.app.cli.main import main
+from outlay.app.mark import Mark
+from outlay.flow.ledger.memory import MemoryStore
 from outlay.testing import MockProvider
+from outlay.testing.processes import ChildProcess
 from tests.harness import MOCK_PRICES
 from tests.reality.load import Reply, post
 from tests.reality.test_kill9 import CONFIG, SECRET, Gateway
@@ -67,6 +70,28 @@ def test_an_older_copy_spends_nothing_until_it_is_accepted(
         assert call(gateway).status == 200
         gateway.stop()
         assert len(mock.meter.entries) == 5
+
+
+def test_a_mark_that_was_cut_off_is_no_mark(tmp_path: Path) -> None:
+    """A power loss may leave an empty file."""
+    (tmp_path / "outlay.db.mark").write_bytes(b"")
+    assert Mark(tmp_path / "outlay.db").missing(MemoryStore()) is None
+    (tmp_path / "outlay.db.mark").write_bytes(b"00ff")
+    assert Mark(tmp_path / "outlay.db").missing(MemoryStore()) is not None
+
+
+def test_another_ledger_needs_a_restart(tmp_path: Path) -> None:
+    """The gateway went on with the old one, and commands spoke to nobody."""
+    config = tmp_path / "outlay.yaml"
+    text = CONFIG.format(url="http://127.0.0.1:9", secret=SECRET, port=0, limit="10")
+    config.write_text(text)
+    config.chmod(0o600)
+    with ChildProcess([sys.executable, "-m", "outlay.app.serve", str(config)]) as gateway:
+        assert gateway.wait_for_json()["event"] == "listening"
+        config.write_text(text + "ledger: other.db\n")
+        told = gateway.wait_for_json()
+        assert told["event"] == "config_rejected" and "needs a restart" in told["message"]
+    assert not (tmp_path / "other.db").exists()
 
 
 def blocked(config: Path) -> Gateway:

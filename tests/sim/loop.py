@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from outlay.kernel.clock import NANOS_PER_SECOND, UnixNanos
+from outlay.kernel.clock import NANOS_PER_SECOND, SystemClock, UnixNanos
 from outlay.kernel.errors import AccountingBroken
 
 START = 1_790_000_000.0
@@ -133,8 +133,8 @@ class SimLoop(asyncio.BaseEventLoop):
         """Nobody sleeps."""
 
 
-class SimClock:
-    """A node's clock on the loop's time; its wall clock may be stepped. Same interface as `SystemClock`."""
+class SimClock(SystemClock):
+    """A node's clock on the loop's time; its wall clock may be stepped."""
 
     def __init__(self, loop: SimLoop) -> None:
         self._loop = loop
@@ -152,14 +152,3 @@ class SimClock:
     def drift(self) -> int:
         """See `SystemClock.drift`."""
         return int(START) * NANOS_PER_SECOND + self.stepped + self.monotonic() - self.now()
-
-    def reanchor(self, max_step: int) -> bool:
-        """See `SystemClock.reanchor`."""
-        drift = self.drift()
-        if abs(drift - self._behind) > max_step:
-            return False
-        if drift > 0:
-            self._anchor += drift
-            drift = 0
-        self._behind = drift
-        return True

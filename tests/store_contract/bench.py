@@ -103,11 +103,7 @@ class Bench:
 
     def crash(self) -> None:
         """What a killed process leaves: nothing of its memory, no clean stop."""
-        if isinstance(self.store, SqliteStore):
-            self.store._db.close()
-            self.store._lock.close()
-        elif isinstance(self.store, PostgresStore):
-            self.store.abandon()
+        self.store.abandon()
         self._open()
 
     def audit(self) -> Audit | None:

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlay.wire.intent import Operation
-from outlay.wire.tail import MAX_SHAPED, Tail, read_tail, sketch_of
+from outlay.wire.tail import MAX_OBJECTS, MAX_SHAPED, Tail, read_tail, sketch_of
+
+
+def test_a_body_of_countless_objects_is_not_looked_at() -> None:
+    """To decode them took the loop seconds."""
+    end = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
+    for count, is_read in ((MAX_OBJECTS - 2, True), (MAX_OBJECTS, False)):
+        body = json.dumps({"messages": [{}] * (count - 2) + end}).encode()
+        assert (read_tail(Operation.CHAT, body) is not None) is is_read
 
 
 def chat(path: str, result: str, call_id: str, before: int = 3) -> dict[str, Any]:

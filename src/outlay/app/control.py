@@ -337,7 +337,10 @@ def open_operations(config_path: Path, environ: Mapping[str, str] | None = None)
     store = open_store(config, is_guest=True)
     try:
         books = Books(store, clock, _NoTimers())
-    except StoreInUse as error:
+    except StoreError as error:
+        store.abandon()
+        if not isinstance(error, StoreInUse):
+            raise
         raise StoreInUse(
             f"{error}; give this command where the gateway runs that owns it, or start one here"
         ) from error

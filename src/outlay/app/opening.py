@@ -1,15 +1,15 @@
 """Opens the ledger that a configuration names, to write it: a SQLite file, or a PostgreSQL database."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 
 from outlay.app.config import Config
 from outlay.flow.ledger.books import Books, Timers
-from outlay.flow.ledger.place import Database
+from outlay.flow.ledger.place import Database, needs_driver
 from outlay.flow.ledger.port import Store, StoreBusy, StoreInUse, StoreUnreachable
 from outlay.kernel.clock import Clock
-from outlay.kernel.errors import StoreError
 
 STANDBY_S = 0.3
 """How often a gateway that waits for the ledger asks for it."""
@@ -20,9 +20,8 @@ Post = Callable[[Callable[[], object]], object]
 def open_store(config: Config, post: Post | None = None, *, is_guest: bool = False) -> Store:
     """The store of the ledger, not loaded yet. Raises StoreError.
 
-    `is_guest`: it is opened for one command, so that a gateway which is only silent keeps its place.
-
-    `post` runs a callback on the loop of the books, from any thread: a database is written beside it.
+    `post` runs a callback on the loop of the books, from any thread: a database is written beside it. `is_guest`: it is
+    opened for one command, so that a gateway which is only silent keeps its place.
     """
     place = config.ledger_place
     if not isinstance(place, Database):
@@ -33,9 +32,7 @@ def open_store(config: Config, post: Post | None = None, *, is_guest: bool = Fal
     try:
         from outlay.flow.ledger.postgres import LEASE_S, PostgresStore
     except ImportError as error:
-        raise StoreError(
-            f"the ledger {place} needs PostgreSQL's driver; pip install 'outlay[postgres]'"
-        ) from error
+        raise needs_driver(place) from error
     return PostgresStore(place.url, post=post, lease_s=math.inf if is_guest else LEASE_S)
 
 
@@ -60,12 +57,18 @@ async def stand_by(
             store = store or open_store(config, post)
             return store, Books(store, clock, timers)
         except (StoreInUse, StoreUnreachable, StoreBusy) as error:
+            if store is not None and not isinstance(error, StoreInUse):
+                # it may own the ledger by now, and be alive to everybody who asks: this process, too
+                store.abandon()
+                store = None
+            if not isinstance(config.ledger_place, Database):
+                raise
             kind = type(error).__name__
             if kind != said:
                 said = kind
                 log("standby", message=str(error))
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), STANDBY_S)
-        except TimeoutError:
-            continue
+    if store is not None:
+        store.abandon()
     return None

@@ -240,9 +240,12 @@ class Exchange(Growing):
     def fail(self, error: Exception) -> None:
         """Something of ours is broken: end the hold (void if no byte left, else unknown), tell client and operator.
 
-        A store that cannot be asked is down, not broken.
+        A store that cannot be asked before there is a hold is down, not broken.
         """
-        if not isinstance(error, StoreError):
+        told = Refusal(500, "internal_error", "Outlay failed on this call; it is logged.")
+        if isinstance(error, StoreError) and not self._has_hold:
+            told = _ledger_down(error)
+        else:
             self._gateway.on_fault(error, id_text(self.id))
         if self._has_hold and not self._hold.is_ended:
             reason = f"internal error: {type(error).__name__}"
@@ -254,9 +257,6 @@ class Exchange(Growing):
             self._end(settlement)
         client = self._client
         if client is not None:
-            told = Refusal(500, "internal_error", "Outlay failed on this call; it is logged.")
-            if isinstance(error, StoreError):
-                told = _ledger_down(error)
             if self._has_head:
                 self._end_begun(told)
             else:
@@ -452,10 +452,15 @@ class Exchange(Growing):
         gateway, hold, entry = self._gateway, self._hold, self._entry
         usage, price, reason = settlement.usage, settlement.price, settlement.reason
         route_id = price_id = None
-        if usage is not None and usage.model is not None and usage.model != entry.model:
-            route_id = gateway.route_id(entry, usage.model)
-        if price is not None and price is not self._terms.price:
-            price_id = gateway.price_id(price)
+        try:
+            if usage is not None and usage.model is not None and usage.model != entry.model:
+                route_id = gateway.route_id(entry, usage.model)
+            if price is not None and price is not self._terms.price:
+                price_id = gateway.price_id(price)
+        except StoreError:
+            # what it cost is booked all the same; the hold's own route and price stand in the charge
+            text = f"served as {(usage.model if usage else None)!r:.80}; the ledger could not be asked for its number"
+            reason = text if reason is None else f"{text}; {reason}"
         if self.runaway:
             text = f"runaway: {self.runaway}"
             reason = text if reason is None else f"{text}; {reason}"

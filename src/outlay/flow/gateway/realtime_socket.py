@@ -6,6 +6,7 @@ the client's events wait; when nothing runs any more and it is still missing, th
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
@@ -250,7 +251,8 @@ class RealtimeSession:
         shadow = self._shadows.pop(hold, "") or self.shadow
         reason = "; ".join(text for text in (shadow, settlement.reason) if text) or None
         if settlement.price is not None and settlement.price is not self._terms.price:
-            price_id = gateway.price_id(settlement.price)
+            with contextlib.suppress(StoreError):  # the hold's own price stands in the charge then
+                price_id = gateway.price_id(settlement.price)
         ending = Ending(
             settlement.status,
             settlement.basis,

@@ -86,6 +86,8 @@ class Resources:
 
     def owns(self, provider: Provider, key: KeySpec, resource: str) -> bool:
         """Whether an object is the caller's."""
+        if not resource.isprintable():
+            return False
         row = self._books.owner(provider.name, resource)
         return row is not None and (row.org, row.team) == (key.org, key.team)
 
@@ -98,8 +100,10 @@ class Resources:
     def is_anothers(self, snapshot: Snapshot, key: KeySpec, body: bytes) -> Refusal | None:
         """A refusal if a request reads a file, or goes on from a response, that another team made through here."""
         for named in _named_in(body):
-            if not 0 < len(named) <= MAX_ID_CHARS or "\0" in named:
-                continue  # nothing of that name was ever kept
+            if not named.isprintable():
+                return not_found(
+                    named
+                )  # no provider names an object so, and not every store can be asked for it
             for provider in snapshot.providers.values():
                 row = self._books.owner(provider.name, named)
                 if row is not None and (row.org, row.team) != (key.org, key.team):
@@ -118,7 +122,7 @@ class Resources:
 
     def own(self, provider: str, org: str, team: str, key: str, resource: str) -> None:
         """An object was made."""
-        if 0 < len(resource) <= MAX_ID_CHARS:
+        if 0 < len(resource) <= MAX_ID_CHARS and resource.isprintable():
             self._books.own(OwnerRow(provider, resource, org, team, key, self._clock.now()))
 
     def seen(  # noqa: PLR0917 - one call site

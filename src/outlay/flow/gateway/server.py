@@ -236,11 +236,11 @@ class Gateway:
         """An operator accepts what blocks spending (`clock_jumped`, ...); tells whether it did block."""
         if self.blocked is None or self.blocked.code != code:
             return False
-        if code != "clock_jumped":
-            self.store.accept_crash()
         if code == "clock_jumped":
             self.clock.reanchor(2**62)
             self.books.directory.make_stale()
+        else:
+            self.store.accept_crash()
         self.blocked = None
         return True
 

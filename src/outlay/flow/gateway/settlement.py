@@ -57,7 +57,8 @@ def with_quote(terms: Terms, quote: Quote) -> Terms:
 
 
 MOST_BELIEVED_NANOS = 10**15
-"""A usage that costs more is not believed: no call does, and a few of them would not fit a column of the ledger."""
+"""A usage that costs more than this, and more than its own bound, is not believed: a few such would not fit a column
+of the ledger, and stop it from being written."""
 
 
 def settle_usage(terms: Terms, usage: Usage, at: UnixNanos) -> Settlement:
@@ -75,7 +76,7 @@ def settle_usage(terms: Terms, usage: Usage, at: UnixNanos) -> Settlement:
             reason = f"served model {served[:80]!r} has no price; the requested model's was used"
     result = cost(price, usage, at, terms.intent)
     if isinstance(result, Cost):
-        if result.total_nanos <= MOST_BELIEVED_NANOS:
+        if result.total_nanos <= max(MOST_BELIEVED_NANOS, terms.quote.total_nanos):
             return Settlement(Status.SETTLED, basis, result.total_nanos, usage, price, reason)
         text = "the provider states a usage of more than a million dollars"
         return Settlement(Status.SETTLED, Basis.OUTCOME_UNKNOWN, terms.quote.total_nanos, reason=text)

@@ -206,10 +206,12 @@ class UpstreamConnection(asyncio.Protocol):
         handle = self.transport.get_extra_info("socket") if self.is_open else None
         if handle is not None:
             # the same descriptor, not a second one: to make one may cost milliseconds in the kernel
-            own = socket.socket(handle.family, handle.type, fileno=handle.fileno())
             with contextlib.suppress(OSError):
-                own.shutdown(socket.SHUT_RDWR)
-            own.detach()
+                own = socket.socket(handle.family, handle.type, fileno=handle.fileno())
+                try:
+                    own.shutdown(socket.SHUT_RDWR)
+                finally:
+                    own.detach()
         self.abort()
 
     def _break(self, reason: str) -> None:

@@ -188,6 +188,9 @@ class MemoryStore:
     def accept_crash(self) -> None:
         """See `Store.accept_crash`: nothing outlives the process."""
 
+    def abandon(self) -> None:
+        """See `Store.abandon`: there is nothing to let go of."""
+
     def close(self, now: int) -> None:
         """See `Store.close`."""
         self._clean = True

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from outlay.kernel.errors import StoreError
+
 SCHEMES: Final = ("postgresql://", "postgres://")
 _UNCLEAR: Final = "..."
 
@@ -53,6 +55,11 @@ def place_of(text: str) -> LedgerPlace:
 def name_of(place: LedgerPlace) -> str:
     """How messages name a ledger: the file's name, or the database without its password."""
     return str(place) if isinstance(place, Database) else place.name
+
+
+def needs_driver(place: Database) -> StoreError:
+    """What is said where psycopg is missing."""
+    return StoreError(f"the ledger {place} needs PostgreSQL's driver; pip install 'outlay[postgres]'")
 
 
 def _shown(url: str) -> str:

@@ -383,5 +383,8 @@ class Store(Protocol):
     def put_objects(self, objects: Sequence[tuple[str, str, str]], at: int, actor: str) -> list[int]:
         """Append a version of each (kind, name, body), all or none; returns their numbers. Raises StoreError."""
 
+    def abandon(self) -> None:
+        """Let go of files and connections as a process does that dies: nothing is marked, the next owner recovers."""
+
     def close(self, now: int) -> None:
         """Mark a clean stop and release the file."""

@@ -318,7 +318,7 @@ class PostgresStore(SqlLookups):
         return AccountRow(*row) if row else None
 
     def abandon(self) -> None:
-        """Let go of the connections as a process does that dies: nothing is marked."""
+        """See `Store.abandon`."""
         if self._writer is not None:
             self._writer.stop()
         self._drop_writes()
@@ -409,7 +409,11 @@ class _Writer:
             if item is None:
                 return
             batch, done = item
-            self._written.put((done, self._write(batch)))
+            try:
+                problem = self._write(batch)
+            except Exception as error:  # noqa: BLE001 - without an answer every call waits for ever
+                problem = StoreError(f"the ledger's batch could not be written: {type(error).__name__}")
+            self._written.put((done, problem))
             self._post(self._tell_one)
 
     def _tell_one(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import apsw
 
-from outlay.flow.ledger.place import Database, LedgerPlace, name_of
+from outlay.flow.ledger.place import Database, LedgerPlace, name_of, needs_driver
 from outlay.flow.ledger.sqlite import APPLICATION_ID
 from outlay.kernel.errors import StoreError
 
@@ -75,9 +75,7 @@ def open_rows(place: LedgerPlace, *, is_patient: bool = False) -> Rows:
     try:
         from outlay.flow.ledger.postgres_rows import PostgresRows
     except ImportError as error:
-        raise StoreError(
-            f"the ledger {place} needs PostgreSQL's driver; pip install 'outlay[postgres]'"
-        ) from error
+        raise needs_driver(place) from error
     return PostgresRows(place, is_patient=is_patient)
 
 

@@ -173,7 +173,8 @@ class SqliteStore(SqlLookups):
     def accept_crash(self) -> None:
         """See `Store.accept_crash`."""
         try:
-            self._db.execute("UPDATE epochs SET boot_id = ? WHERE id = ?", (boot_id(), self._epoch))
+            sql = "UPDATE epochs SET boot_id = ?, is_full = ? WHERE id = ?"
+            self._db.execute(sql, (boot_id(), int(self._full), self._epoch))
         except apsw.Error as error:
             raise _store_error(error) from error
 
@@ -206,6 +207,12 @@ class SqliteStore(SqlLookups):
         finally:
             self._db.close()
             self._lock.close()
+
+    def abandon(self) -> None:
+        """See `Store.abandon`."""
+        self._checkpointer.join()
+        self._db.close()
+        self._lock.close()
 
     def _all(self, sql: str, values: Values) -> list[Values]:
         try:
